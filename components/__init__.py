@@ -1,0 +1,1 @@
+"""What the pipeline computes: pure stages, files in and files out."""

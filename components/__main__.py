@@ -1,0 +1,63 @@
+"""Runs one component: ``python -m components distill``; the command of every stage in dvc.yaml."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+from components import errors, runtime
+from components.component import COMPONENTS
+from components.errors import UserError
+from components.params import load_params
+
+# No network, no telemetry, and none of the libraries' own progress bars and advice.
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the named component; 0 done, 1 internal error, 2 the user's mistake or a failed gate."""
+    if len(arguments) != 1 or arguments[0] not in COMPONENTS:
+        print(f"expected one of: {', '.join(COMPONENTS)}; got: {' '.join(arguments) or 'nothing'}", file=sys.stderr)
+        return 2
+    (name,) = arguments
+    errors.forget(name)
+    try:
+        _run(name)
+    except UserError as error:
+        return _report(name, error)
+    except Exception as error:
+        full = errors.disk_full(error)
+        if full is None:
+            traceback.print_exc()
+            return 1
+        return _report(name, full)
+    return 0
+
+
+def _run(name: str) -> None:
+    params = load_params()
+    runtime.check()
+    runtime.limit_threads(params.runtime.threads)
+    os.environ.update(ENVIRONMENT)
+    COMPONENTS[name].run(params)
+
+
+def _report(name: str, error: UserError) -> int:
+    print(f"{name}: {error}", file=sys.stderr)
+    try:
+        errors.record(name, error)
+    except OSError:
+        pass  # a full disk; the message is on standard error too
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

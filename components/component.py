@@ -1,0 +1,214 @@
+"""The component contract: a named, versioned, pure function from files and parameters to one folder."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.params import Params
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Component:
+    """What a stage takes and gives.
+
+    ``entry`` is ``module:function``, imported only when it runs. The function is called with
+    one keyword argument for each input (a path), for each parameter (its value in params.yaml)
+    and for ``output`` (the folder to fill).
+    """
+
+    name: str
+    version: str
+    entry: str
+    inputs: Mapping[str, str]
+    parameters: Mapping[str, str]
+
+    @property
+    def output(self) -> Path:
+        """The folder that holds everything the stage writes."""
+        return Path("artifacts") / self.name
+
+    @property
+    def module(self) -> str:
+        """The module that ``entry`` names."""
+        return self.entry.split(":")[0]
+
+    def function(self) -> Callable[..., None]:
+        """Import and return the function."""
+        module, name = self.entry.split(":")
+        loaded: Callable[..., None] = getattr(importlib.import_module(module), name)
+        return loaded
+
+    def arguments(self, params: Params) -> dict[str, Any]:
+        """The keyword arguments of the function, but for ``output``."""
+        paths = {role: Path(resolve(path, params)) for role, path in self.inputs.items()}
+        return paths | {role: params.get(key) for role, key in self.parameters.items()}
+
+    def full_version(self) -> str:
+        """The declared version and a short hash of the code that the component can reach."""
+        digest = hashlib.sha256()
+        for path in code_closure(self.module):
+            digest.update(path.relative_to(PACKAGE.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        return f"{self.version}+{digest.hexdigest()[:7]}"
+
+    def run(self, params: Params) -> None:
+        """Compute the output beside its place, then put it there in one rename.
+
+        A run that fails leaves a ``.partial`` folder at most, which the next run removes.
+        """
+        partial = partial_folder(self.output)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        self.function()(**self.arguments(params), output=partial)
+        shutil.rmtree(self.output, ignore_errors=True)
+        partial.rename(self.output)
+
+
+def partial_folder(output: Path) -> Path:
+    """Where a stage writes until it is done."""
+    return output.with_name(output.name + ".partial")
+
+
+def resolve(path: str, params: Params) -> str:
+    """Fill in a parameter that names a path: ``${teacher.base}``."""
+    if path.startswith("${") and path.endswith("}"):
+        return str(params.get(path[2:-1]))
+    return path
+
+
+def code_closure(module: str) -> list[Path]:
+    """Every file of ``components/`` that ``module`` imports, directly or not, itself included; sorted.
+
+    Lazy imports inside functions count. The launcher (``__main__`` and this module) is left out:
+    it carries values and paths, which dvc.yaml tracks, and computes nothing.
+    """
+    found: set[Path] = set()
+    waiting = [module]
+    while waiting:
+        path = _file(waiting.pop())
+        if path and path not in found:
+            found.add(path)
+            waiting += _imports(path)
+    return sorted(found)
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module of this package; None for anything else."""
+    parts = module.split(".")
+    if parts[0] != PACKAGE.name:
+        return None
+    base = PACKAGE.joinpath(*parts[1:])
+    candidates = (base.with_suffix(".py"), base / "__init__.py")
+    return next((path for path in candidates if path.is_file() and path.stat().st_size), None)
+
+
+def _imports(path: Path) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+_SPLITS = "artifacts/validate"
+_COMMON = {"seed": "seed", "runtime": "runtime", "max_length": "data.max_length"}
+
+COMPONENTS: dict[str, Component] = {
+    component.name: component
+    for component in (
+        Component(
+            "validate",
+            "1.0.0",
+            "components.validate.stage:run",
+            inputs={"data_folder": "data", "base_model": "${teacher.base}"},
+            parameters={"data": "data", "settings": "validate"},
+        ),
+        Component(
+            "teacher",
+            "1.0.0",
+            "components.teacher:run",
+            inputs={
+                "train": f"{_SPLITS}/train",
+                "validation": f"{_SPLITS}/validation",
+                "schema": f"{_SPLITS}/schema.json",
+                "base_model": "${teacher.base}",
+            },
+            parameters=_COMMON | {"settings": "teacher"},
+        ),
+        Component(
+            "label",
+            "1.0.0",
+            "components.label:run",
+            inputs={
+                "train": f"{_SPLITS}/train",
+                "unlabelled": f"{_SPLITS}/unlabelled",
+                "teacher": "artifacts/teacher/model",
+            },
+            parameters={"runtime": "runtime", "max_length": "data.max_length", "settings": "label"},
+        ),
+        Component(
+            "distill",
+            "1.0.0",
+            "components.distill:run",
+            inputs={
+                "train": f"{_SPLITS}/train",
+                "unlabelled": f"{_SPLITS}/unlabelled",
+                "validation": f"{_SPLITS}/validation",
+                "teacher_logits": "artifacts/label",
+                "teacher": "artifacts/teacher/model",
+            },
+            parameters=_COMMON | {"settings": "distill"},
+        ),
+        Component(
+            "control",
+            "1.0.0",
+            "components.control:run",
+            inputs={
+                "train": f"{_SPLITS}/train",
+                "validation": f"{_SPLITS}/validation",
+                "teacher": "artifacts/teacher/model",
+            },
+            parameters=_COMMON
+            | {"student": "distill.student", "order": "distill.order", "phases": "distill.phases"},
+        ),
+        Component(
+            "finetune",
+            "1.0.0",
+            "components.finetune:run",
+            inputs={
+                "train": f"{_SPLITS}/train",
+                "validation": f"{_SPLITS}/validation",
+                "student": "artifacts/distill/model",
+            },
+            parameters=_COMMON | {"settings": "finetune"},
+        ),
+        Component(
+            "evaluate",
+            "1.0.0",
+            "components.evaluate:run",
+            inputs={
+                "test": f"{_SPLITS}/test",
+                "teacher": "artifacts/teacher",
+                "student": "artifacts/distill",
+                "student_without_distillation": "artifacts/control",
+                "lora": "artifacts/finetune",
+            },
+            parameters={
+                "runtime": "runtime",
+                "max_length": "data.max_length",
+                "settings": "evaluate",
+                "target_group": "finetune.group",
+            },
+        ),
+    )
+}

@@ -1,0 +1,1 @@
+"""Models, losses and training: plain torch, transformers and peft, no configuration files."""

@@ -1,0 +1,164 @@
+"""Trains a model through named phases: what each one minimises, trains and reads."""
+
+from __future__ import annotations
+
+import functools
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peft import PeftModel
+from transformers import (
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from components.ml.history import History
+from components.ml.losses import distillation_loss
+from components.ml.rows import Collator, tokenise
+from components.ml.trainable import add_lora, count_parameters, train_all, train_last_layers
+from components.ml.trainer import PhaseTrainer
+from components.params import LastLayers, Lora, Phase, Runtime
+
+EVALUATION_BATCH = 64
+LOGGED_EVERY = 10
+_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+_LABELS_ONLY = {"alpha": 0.0, "beta": 1.0, "temperature": 1.0}
+
+
+def run_phases(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sequence: Sequence[tuple[str, Phase]],
+    *,
+    splits: list[tuple[Path, Path | None]],
+    validation: Path,
+    history: Path,
+    seed: int,
+    runtime: Runtime,
+    max_length: int,
+    distillation: dict[str, float] | None = None,
+    base_name: str = "",
+) -> PreTrainedModel | PeftModel:
+    """Train ``model`` through ``sequence`` and return it; a PeftModel where the last phase adds adapters.
+
+    Args:
+        splits: folders of training rows, each with its teacher logits or None; rows without labels
+            only take part in phases with the objective ``distill``.
+        validation: folder of validation rows; loss and accuracy are recorded after every epoch.
+        history: the JSON lines file to append to.
+        distillation: ``temperature``, ``alpha`` and ``beta`` of the objective ``distill``.
+        base_name: what an adapter's config calls the model it belongs to.
+    """
+    with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
+        read = functools.partial(tokenise, tokenizer=tokenizer, max_length=max_length)
+        data = [
+            (
+                read(_splits_of(phase, splits), scratch=Path(folder, f"{name}.arrow"), groups=phase.groups),
+                read([(validation, None)], scratch=Path(folder, f"{name}.validation.arrow"), groups=phase.groups),
+            )
+            for name, phase in sequence
+        ]
+        steps = [_steps(phase, len(rows)) for (_, phase), (rows, _) in zip(sequence, data, strict=True)]
+        for index, (name, phase) in enumerate(sequence):
+            if isinstance(model, PeftModel):
+                model = model.merge_and_unload()
+            set_seed(seed + index)  # adapters are drawn at random
+            model = _make_trainable(model, phase, base_name)
+            trains, of = count_parameters(model)
+            print(f"phase {name}: {trains:,} of {of:,} parameters train on {len(data[index][0]):,} rows", flush=True)
+            trainer = PhaseTrainer(
+                loss=functools.partial(distillation_loss, **_weights(phase, distillation)),
+                model=model,
+                args=_arguments(phase, Path(folder), seed + index, runtime),
+                train_dataset=data[index][0],
+                eval_dataset=data[index][1],
+                data_collator=Collator(tokenizer),
+                processing_class=tokenizer,
+                compute_metrics=_accuracy,
+                callbacks=[History(history, name, sum(steps[:index]), sum(steps))],
+            )
+            trainer.remove_callback(PrinterCallback)  # the history prints
+            trainer.train()
+            model = trainer.model
+    return model.to("cpu").eval()
+
+
+def _splits_of(phase: Phase, splits: list[tuple[Path, Path | None]]) -> list[tuple[Path, Path | None]]:
+    """Only distillation can learn from rows without labels."""
+    if phase.objective == "distill":
+        return splits
+    return [(split, None) for split, _ in splits if split.name != "unlabelled"]
+
+
+def _weights(phase: Phase, distillation: dict[str, float] | None) -> dict[str, float]:
+    return _LABELS_ONLY if phase.objective == "labels" or distillation is None else distillation
+
+
+def _make_trainable(model: PreTrainedModel, phase: Phase, base_name: str) -> PreTrainedModel | PeftModel:
+    chosen = phase.trainable
+    if isinstance(chosen, Lora):
+        settings = chosen.lora
+        return add_lora(
+            model,
+            r=settings.r,
+            alpha=settings.alpha,
+            dropout=settings.dropout,
+            targets=settings.targets,
+            base_name=base_name,
+        )
+    if isinstance(chosen, LastLayers):
+        train_last_layers(model, chosen.last_layers)
+    elif chosen == "head":
+        train_last_layers(model, 0)
+    else:
+        train_all(model)
+    return model
+
+
+def _steps(phase: Phase, rows: int) -> int:
+    """Optimiser steps, as the Trainer counts them."""
+    per_epoch = max(math.ceil(math.ceil(rows / phase.batch_size) / phase.accumulate), 1)
+    return math.ceil(phase.epochs * per_epoch)
+
+
+def _arguments(phase: Phase, folder: Path, seed: int, runtime: Runtime) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder / "trainer"),
+        num_train_epochs=phase.epochs,
+        per_device_train_batch_size=phase.batch_size,
+        per_device_eval_batch_size=EVALUATION_BATCH,
+        gradient_accumulation_steps=phase.accumulate,
+        learning_rate=phase.lr,
+        lr_scheduler_type=_SCHEDULES[phase.schedule],
+        warmup_steps=phase.warmup,
+        weight_decay=phase.weight_decay,
+        max_grad_norm=phase.max_grad_norm,
+        optim="adamw_torch_fused",
+        bf16=runtime.dtype == "bfloat16",
+        use_cpu=runtime.device == "cpu",
+        seed=seed,
+        data_seed=seed,
+        eval_strategy="epoch",
+        logging_steps=LOGGED_EVERY,
+        logging_first_step=True,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=runtime.device == "cuda",
+    )
+
+
+def _accuracy(prediction: EvalPrediction) -> dict[str, Any]:
+    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    return {"accuracy": float((np.argmax(logits, axis=-1) == prediction.label_ids).mean())}
+

@@ -1,0 +1,57 @@
+"""Scoring texts with a sequence-classification model: batches of similar length, results in input order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+
+def load_classifier(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model, in evaluation mode and float32, and the tokenizer of a transformers folder; no network, no pickle."""
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return model.eval(), tokenizer
+
+
+def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length, longest first, so that a batch too large for memory fails at once."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    max_length: int,
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Logits of every text, in input order.
+
+    Returns:
+        float32 array of shape (texts, classes).
+    """
+    logits = np.zeros((len(texts), model.config.num_labels), dtype=np.float32)
+    if not len(texts):
+        return logits
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)
+    for batch in length_batches([len(ids) for ids in encoded["input_ids"]], batch_size):
+        features = tokenizer.pad(
+            {name: [values[index] for index in batch] for name, values in encoded.items()}, return_tensors="pt"
+        )
+        logits[batch] = model(**features.to(model.device)).logits.float().cpu().numpy()
+    return logits

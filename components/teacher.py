@@ -1,0 +1,74 @@
+"""The teacher: the base model fine-tuned on all groups, or a tuned one taken as it is and checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from transformers import set_seed
+
+from components.errors import UserError
+from components.ml.device import use_device
+from components.ml.models import check_folder, load_base, merged, save
+from components.ml.phases import run_phases
+from components.ml.rows import read_batches
+from components.ml.scoring import load_classifier, predict_logits
+from components.params import Runtime, Teacher
+
+CHECKED_ROWS = 64
+
+
+def run(
+    *,
+    train: Path,
+    validation: Path,
+    schema: Path,
+    base_model: Path,
+    seed: int,
+    runtime: Runtime,
+    max_length: int,
+    settings: Teacher,
+    output: Path,
+) -> None:
+    """Write ``model/`` (a transformers folder) and ``history.jsonl``."""
+    use_device(runtime.device, runtime.threads)
+    labels = json.loads(schema.read_text(encoding="utf-8"))["labels"]
+    history = output / "history.jsonl"
+    history.touch()
+    if not settings.order:
+        _take_as_it_is(base_model, labels, validation, max_length, output / "model")
+        return
+    set_seed(seed)  # the new head is drawn at random
+    model, tokenizer = load_base(base_model, labels)
+    model = run_phases(
+        model,
+        tokenizer,
+        settings.sequence,
+        splits=[(train, None)],
+        validation=validation,
+        history=history,
+        seed=seed,
+        runtime=runtime,
+        max_length=max_length,
+    )
+    save(merged(model), tokenizer, output / "model")
+
+
+def _take_as_it_is(folder: Path, labels: list[str], validation: Path, max_length: int, output: Path) -> None:
+    """Check that a given teacher knows these labels and gives finite logits, then keep it."""
+    check_folder(folder)
+    model, tokenizer = load_classifier(folder)
+    found = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    if found != labels:
+        raise UserError(
+            f"teacher.base: {folder} was tuned for the labels {found}, the data has {labels}.",
+            "List the labels in the teacher's order in data.labels, or name a phase in teacher.order to tune it.",
+            "parameters",
+        )
+    texts = next(iter(read_batches(validation, ["text"])))["text"].to_pylist()[:CHECKED_ROWS]
+    if not np.isfinite(predict_logits(model, tokenizer, texts, max_length=max_length)).all():
+        raise UserError(
+            f"teacher.base: {folder} gives logits that are not finite.", "Its weights are damaged.", "parameters"
+        )
+    save(model, tokenizer, output)

@@ -1,0 +1,122 @@
+"""What many tests need: a tiny random encoder with a Chinese-and-English tokenizer, and rows to train it on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+# Before any library is imported: no network, no telemetry, one thread a process (tests run in parallel).
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    DO_NOT_TRACK="1",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    GX_ANALYTICS_ENABLED="false",
+    OMP_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+GOOD = ["good", "great", "lovely", "好", "很", "棒"]
+BAD = ["bad", "awful", "broken", "差", "坏", "糟"]
+NEUTRAL = ["the", "phone", "film", "story", "was", "a", "it", "这", "个", "手", "机", "电", "影"]
+
+
+def make_texts(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Distinct (text, label) pairs that a tiny model can learn; every third one is Chinese."""
+    import random
+
+    draw = random.Random(seed)
+    rows: dict[str, str] = {}
+    while len(rows) < count:
+        label = ("negative", "positive")[len(rows) % 2]
+        words = draw.choices(NEUTRAL, k=draw.randint(2, 12)) + draw.choices(GOOD if label == "positive" else BAD, k=2)
+        draw.shuffle(words)
+        rows.setdefault(("" if len(rows) % 3 == 0 else " ").join(words), label)
+    return list(rows.items())
+
+
+def save_tiny_encoder(folder: Path, layers: int = 3) -> Path:
+    """A random BERT encoder without a head (16 wide), and its WordPiece tokenizer, as a transformers folder."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *NEUTRAL]
+    words += [f"##{word}" for word in words[5:]]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+    )
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def write_split(folder: Path, rows: Sequence[tuple[str, int | None]], groups: Sequence[str] = ("a", "b")) -> Path:
+    """A split as `validate` writes it: one Parquet shard of (text, class index) rows, the groups in turn."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    count = len(rows)
+    table = pa.table(
+        {
+            "row": pa.array(range(count), pa.int64()),
+            "text": pa.array([text for text, _ in rows], pa.string()),
+            "label": pa.array([label for _, label in rows], pa.int32()),
+            "group": pa.array([groups[index % len(groups)] for index in range(count)], pa.string()),
+            "document": pa.array([f"d{index // 4}" for index in range(count)], pa.string()),
+        }
+    )
+    pq.write_table(table, folder / "part-00000.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random encoder with three layers."""
+    return save_tiny_encoder(tmp_path_factory.mktemp("model") / "base_model")
+
+
+@pytest.fixture(scope="session")
+def tiny_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the splits train (120 rows), validation (24), test (40), unlabelled (30) of groups a and b."""
+    folder = tmp_path_factory.mktemp("splits")
+    rows = [(text, int(label == "positive")) for text, label in make_texts(214)]
+    write_split(folder / "train", rows[:120])
+    write_split(folder / "validation", rows[120:144])
+    write_split(folder / "test", rows[144:184])
+    write_split(folder / "unlabelled", [(text, None) for text, _ in rows[184:]])
+    (folder / "schema.json").write_text('{"labels": ["negative", "positive"], "groups": ["a", "b"]}')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def texts() -> Callable[[int, int], list[tuple[str, str]]]:
+    """`make_texts`, for tests that write files of their own."""
+    return make_texts
