@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -52,10 +53,8 @@ def _run(name: str) -> None:
 
 def _report(name: str, error: UserError) -> int:
     print(f"{name}: {error}", file=sys.stderr)
-    try:
+    with contextlib.suppress(OSError):  # a full disk; the message is on standard error too
         errors.record(name, error)
-    except OSError:
-        pass  # a full disk; the message is on standard error too
     return 2
 
 

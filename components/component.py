@@ -178,8 +178,7 @@ COMPONENTS: dict[str, Component] = {
                 "validation": f"{_SPLITS}/validation",
                 "teacher": "artifacts/teacher/model",
             },
-            parameters=_COMMON
-            | {"student": "distill.student", "order": "distill.order", "phases": "distill.phases"},
+            parameters=_COMMON | {"student": "distill.student", "order": "distill.order", "phases": "distill.phases"},
         ),
         Component(
             "finetune",
@@ -195,7 +194,7 @@ COMPONENTS: dict[str, Component] = {
         Component(
             "evaluate",
             "1.0.0",
-            "components.evaluate:run",
+            "components.evaluate.stage:run",
             inputs={
                 "test": f"{_SPLITS}/test",
                 "teacher": "artifacts/teacher",

@@ -7,10 +7,11 @@ from pathlib import Path
 from transformers import set_seed
 
 from components.ml.device import use_device
-from components.ml.models import merged, save
+from components.ml.models import save
 from components.ml.phases import run_phases
 from components.ml.scoring import load_classifier
 from components.ml.students import build_student
+from components.ml.trainable import merged
 from components.params import Phase, Runtime, Student
 
 
@@ -36,7 +37,7 @@ def run(
     set_seed(seed)
     teacher_model, tokenizer = load_classifier(teacher)
     model = build_student(teacher_model, student.layers, student.take)
-    model = run_phases(
+    trained = run_phases(
         model,
         tokenizer,
         [(name, phases[name].model_copy(update={"objective": "labels"})) for name in order],
@@ -47,4 +48,4 @@ def run(
         runtime=runtime,
         max_length=max_length,
     )
-    save(merged(model), tokenizer, output / "model")
+    save(merged(trained), tokenizer, output / "model")

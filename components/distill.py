@@ -7,10 +7,11 @@ from pathlib import Path
 from transformers import set_seed
 
 from components.ml.device import use_device
-from components.ml.models import merged, save
+from components.ml.models import save
 from components.ml.phases import run_phases
 from components.ml.scoring import load_classifier
 from components.ml.students import build_student
+from components.ml.trainable import merged
 from components.params import Distill, Runtime
 
 
@@ -32,7 +33,7 @@ def run(
     set_seed(seed)
     teacher_model, tokenizer = load_classifier(teacher)
     student = build_student(teacher_model, settings.student.layers, settings.student.take)
-    student = run_phases(
+    trained = run_phases(
         student,
         tokenizer,
         settings.sequence,
@@ -44,4 +45,4 @@ def run(
         max_length=max_length,
         distillation={"temperature": settings.temperature, "alpha": settings.alpha, "beta": settings.beta},
     )
-    save(merged(student), tokenizer, output / "model")
+    save(merged(trained), tokenizer, output / "model")

@@ -9,10 +9,11 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from components.ml.device import use_device
-from components.ml.models import merged, save, save_adapter
+from components.ml.models import save, save_adapter
 from components.ml.phases import run_phases
 from components.ml.rows import read_batches
 from components.ml.scoring import load_classifier, predict_logits
+from components.ml.trainable import merged
 from components.params import Finetune, Runtime
 
 CHECKED_ROWS = 64
@@ -37,7 +38,7 @@ def run(
     model, tokenizer = load_classifier(student)
     history = output / "history.jsonl"
     history.touch()
-    model = run_phases(
+    trained = run_phases(
         model,
         tokenizer,
         settings.sequence,
@@ -49,9 +50,9 @@ def run(
         max_length=max_length,
         base_name=student.as_posix(),
     )
-    if isinstance(model, PeftModel):
-        save_adapter(model, output / "adapter")
-    save(merged(model), tokenizer, output / "model")
+    if isinstance(trained, PeftModel):
+        save_adapter(trained, output / "adapter")
+    save(merged(trained), tokenizer, output / "model")
     if (output / "adapter").exists():
         _check_agreement(student, output, tokenizer, validation, max_length)
 

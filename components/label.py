@@ -27,8 +27,7 @@ def run(
 ) -> None:
     """Write ``train/`` and ``unlabelled/``: Parquet shards with ``row`` and ``logits``, in the order of the rows."""
     device = use_device(runtime.device, runtime.threads)
-    model, tokenizer = load_classifier(teacher)
-    model.to(device)
+    model, tokenizer = load_classifier(teacher, device)
     for split in (train, unlabelled):
         for shard in sorted(split.glob("*.parquet")):
             target = output / split.name / shard.name

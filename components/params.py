@@ -135,7 +135,7 @@ class Rules(Section):
 class Validate(Section):
     """The data gate."""
 
-    rules: Rules = Rules()
+    rules: Rules = Field(default_factory=lambda: Rules.model_validate({}))
 
 
 class LastLayers(Section):
@@ -164,7 +164,7 @@ def _kind_of_trainable(value: Any) -> str | None:
     if isinstance(value, dict):
         near = difflib.get_close_matches(str(next(iter(value), "")), ["last_layers", "lora"], n=1, cutoff=0.0)
         return near[0] if near else None
-    return {LastLayers: "last_layers", Lora: "lora"}.get(type(value), "word")
+    return "last_layers" if isinstance(value, LastLayers) else "lora" if isinstance(value, Lora) else "word"
 
 
 Trainable = Annotated[

@@ -10,10 +10,12 @@ from transformers import set_seed
 
 from components.errors import UserError
 from components.ml.device import use_device
-from components.ml.models import check_folder, load_base, merged, save
+from components.ml.folders import check_folder
+from components.ml.models import load_base, save
 from components.ml.phases import run_phases
 from components.ml.rows import read_batches
-from components.ml.scoring import load_classifier, predict_logits
+from components.ml.scoring import label_names, load_classifier, predict_logits
+from components.ml.trainable import merged
 from components.params import Runtime, Teacher
 
 CHECKED_ROWS = 64
@@ -41,7 +43,7 @@ def run(
         return
     set_seed(seed)  # the new head is drawn at random
     model, tokenizer = load_base(base_model, labels)
-    model = run_phases(
+    trained = run_phases(
         model,
         tokenizer,
         settings.sequence,
@@ -52,14 +54,14 @@ def run(
         runtime=runtime,
         max_length=max_length,
     )
-    save(merged(model), tokenizer, output / "model")
+    save(merged(trained), tokenizer, output / "model")
 
 
 def _take_as_it_is(folder: Path, labels: list[str], validation: Path, max_length: int, output: Path) -> None:
     """Check that a given teacher knows these labels and gives finite logits, then keep it."""
     check_folder(folder)
     model, tokenizer = load_classifier(folder)
-    found = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    found = label_names(model)
     if found != labels:
         raise UserError(
             f"teacher.base: {folder} was tuned for the labels {found}, the data has {labels}.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -10,7 +9,9 @@ IGNORED = -100
 """Label of a position without a true label, as in PyTorch's cross-entropy."""
 
 
-def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float, positions: float | None = None) -> Tensor:
+def kd_loss(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, positions: float | None = None
+) -> Tensor:
     """Distillation loss of Hinton, Vinyals & Dean 2015: ``T^2 * KL(softmax(z_t/T) || softmax(z_s/T))``.
 
     Summed over classes and averaged over positions. The factor T^2 keeps the size of its gradient

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from components.errors import UserError
+from components.ml.folders import check_folder
 
 
 def load_base(folder: Path, labels: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -38,27 +39,6 @@ def load_base(folder: Path, labels: list[str]) -> tuple[PreTrainedModel, PreTrai
     return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a base model that can't be loaded, before anything else starts.
-
-    Raises:
-        UserError: as :func:`load_base`.
-    """
-    if not folder.is_dir():
-        raise UserError(
-            f"teacher.base: {folder} is not a folder.",
-            "Name a folder in transformers' format inside data/ (`stillhouse data pull` gets the demonstration's).",
-            "parameters",
-        )
-    for name in ("config.json", "model.safetensors|model.safetensors.index.json"):
-        if not any((folder / choice).exists() for choice in name.split("|")):
-            raise UserError(
-                f"teacher.base: {folder} has no {name.split('|')[0]}.",
-                "Save the model there with `save_pretrained`; only safetensors weights are read, never pickles.",
-                "parameters",
-            )
-
-
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write model and tokenizer so that ``from_pretrained`` loads them, with the same bytes anywhere.
 
@@ -78,11 +58,6 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
         for key in ("_name_or_path", "name_or_path", "local_files_only", "is_local"):
             settings.pop(key, None)
         path.write_text(json.dumps(settings, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The plain model: adapters, where there are any, are added to the weights."""
-    return model.merge_and_unload() if isinstance(model, PeftModel) else model  # type: ignore[no-any-return]
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:

@@ -23,7 +23,7 @@ from transformers import (
 from components.ml.history import History
 from components.ml.losses import distillation_loss
 from components.ml.rows import Collator, tokenise
-from components.ml.trainable import add_lora, count_parameters, train_all, train_last_layers
+from components.ml.trainable import add_lora, count_parameters, merged, train_all, train_last_layers
 from components.ml.trainer import PhaseTrainer
 from components.params import LastLayers, Lora, Phase, Runtime
 
@@ -67,16 +67,15 @@ def run_phases(
             for name, phase in sequence
         ]
         steps = [_steps(phase, len(rows)) for (_, phase), (rows, _) in zip(sequence, data, strict=True)]
+        trained: PreTrainedModel | PeftModel = model
         for index, (name, phase) in enumerate(sequence):
-            if isinstance(model, PeftModel):
-                model = model.merge_and_unload()
             set_seed(seed + index)  # adapters are drawn at random
-            model = _make_trainable(model, phase, base_name)
-            trains, of = count_parameters(model)
+            trained = _make_trainable(merged(trained), phase, base_name)
+            trains, of = count_parameters(trained)
             print(f"phase {name}: {trains:,} of {of:,} parameters train on {len(data[index][0]):,} rows", flush=True)
             trainer = PhaseTrainer(
                 loss=functools.partial(distillation_loss, **_weights(phase, distillation)),
-                model=model,
+                model=trained,
                 args=_arguments(phase, Path(folder), seed + index, runtime),
                 train_dataset=data[index][0],
                 eval_dataset=data[index][1],
@@ -87,8 +86,7 @@ def run_phases(
             )
             trainer.remove_callback(PrinterCallback)  # the history prints
             trainer.train()
-            model = trainer.model
-    return model.to("cpu").eval()
+    return trained.cpu().eval()
 
 
 def _splits_of(phase: Phase, splits: list[tuple[Path, Path | None]]) -> list[tuple[Path, Path | None]]:
@@ -98,7 +96,7 @@ def _splits_of(phase: Phase, splits: list[tuple[Path, Path | None]]) -> list[tup
     return [(split, None) for split, _ in splits if split.name != "unlabelled"]
 
 
-def _weights(phase: Phase, distillation: dict[str, float] | None) -> dict[str, float]:
+def _weights(phase: Phase, distillation: dict[str, float] | None) -> dict[str, Any]:
     return _LABELS_ONLY if phase.objective == "labels" or distillation is None else distillation
 
 
@@ -161,4 +159,3 @@ def _arguments(phase: Phase, folder: Path, seed: int, runtime: Runtime) -> Train
 def _accuracy(prediction: EvalPrediction) -> dict[str, Any]:
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     return {"accuracy": float((np.argmax(logits, axis=-1) == prediction.label_ids).mean())}
-

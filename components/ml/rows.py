@@ -18,7 +18,9 @@ from components.errors import UserError
 from components.ml.losses import IGNORED
 
 READ_ROWS = 4096
-_SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("label", pa.int32()), ("teacher_logits", pa.list_(pa.float32()))])
+_SCHEMA = pa.schema(
+    [("input_ids", pa.list_(pa.int32())), ("label", pa.int32()), ("teacher_logits", pa.list_(pa.float32()))]
+)
 
 
 class TokenisedRows(Dataset[dict[str, Any]]):
@@ -112,9 +114,7 @@ def _aligned(split: Path, logits: Path | None) -> Iterator[tuple[pa.RecordBatch,
 def _encode(
     batch: pa.RecordBatch, teacher_logits: pa.Array, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> pa.RecordBatch:
-    encoded = tokenizer(
-        batch["text"].to_pylist(), truncation=True, max_length=max_length, return_attention_mask=False
-    )
+    encoded = tokenizer(batch["text"].to_pylist(), truncation=True, max_length=max_length, return_attention_mask=False)
     ids = pa.array(encoded["input_ids"], pa.list_(pa.int32()))
     return pa.record_batch([ids, batch["label"], teacher_logits], schema=_SCHEMA)
 

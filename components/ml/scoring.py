@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peft import PeftModel
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -15,13 +16,22 @@ from transformers import (
 )
 
 
-def load_classifier(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_classifier(
+    folder: Path, device: torch.device | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model, in evaluation mode and float32, and the tokenizer of a transformers folder; no network, no pickle."""
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    torch.nn.Module.to(model, device=device or torch.device("cpu"))
     return model.eval(), tokenizer
+
+
+def label_names(model: PreTrainedModel | PeftModel) -> list[str]:
+    """The names of the classes, in the order of the logits."""
+    names = {int(index): str(name) for index, name in (model.config.id2label or {}).items()}
+    return [names[index] for index in sorted(names)]
 
 
 def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
@@ -33,7 +43,7 @@ def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int
 
 @torch.inference_mode()
 def predict_logits(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     *,
@@ -45,7 +55,7 @@ def predict_logits(
     Returns:
         float32 array of shape (texts, classes).
     """
-    logits = np.zeros((len(texts), model.config.num_labels), dtype=np.float32)
+    logits = np.zeros((len(texts), len(label_names(model))), dtype=np.float32)
     if not len(texts):
         return logits
     encoded = tokenizer(list(texts), truncation=True, max_length=max_length)

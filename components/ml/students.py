@@ -69,7 +69,7 @@ def build_student(teacher: PreTrainedModel, layers: int | list[int], take: str =
     for per_layer in ("layer_types",):  # one entry a layer in some architectures
         if getattr(config, per_layer, None):
             setattr(config, per_layer, [getattr(config, per_layer)[index] for index in chosen])
-    student = AutoModelForSequenceClassification.from_config(config)
+    student: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
     student.load_state_dict(_chosen_weights(teacher, name, chosen))
     return student
 

@@ -81,7 +81,12 @@ def add_lora(
     )
     adapted = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = base_name
-    return adapted  # type: ignore[return-value]
+    return adapted
+
+
+def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The plain model: adapters, where there are any, are added to the weights."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

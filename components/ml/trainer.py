@@ -11,7 +11,6 @@ from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from components.ml.losses import IGNORED, ce_loss
-from components.ml.rows import TokenisedRows
 
 Loss = Callable[..., torch.Tensor]
 
@@ -59,7 +58,7 @@ class PhaseTrainer(Trainer):
         return counts
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        rows: TokenisedRows = train_dataset if train_dataset is not None else self.train_dataset
+        rows: Any = train_dataset if train_dataset is not None else self.train_dataset
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthGroupedSampler(size, lengths=rows.lengths)
 

@@ -1,0 +1,1 @@
+"""The evaluate stage: every model on the same frozen test rows."""

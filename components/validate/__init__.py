@@ -1,0 +1,1 @@
+"""The validate stage: data files in, a data gate, canonical splits out."""

@@ -1,0 +1,24 @@
+"""A DuckDB connection for whole-data questions, out of core: beyond its memory it spills to a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+MEMORY = "2GB"
+
+
+def connect(measured: Path, spill: Path) -> duckdb.DuckDBPyConnection:
+    """A database in memory over the measured rows (view ``measured``) that spills to the folder ``spill``."""
+    database = duckdb.connect()
+    database.execute(f"SET memory_limit = '{MEMORY}'")
+    database.execute("SET autoinstall_known_extensions = false")
+    database.execute(f"SET temp_directory = {quoted(spill)}")
+    database.execute(f"CREATE VIEW measured AS SELECT * FROM read_parquet({quoted(measured)})")
+    return database
+
+
+def quoted(path: Path) -> str:
+    """A path as an SQL string."""
+    return "'" + str(path).replace("'", "''") + "'"

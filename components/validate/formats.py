@@ -1,0 +1,225 @@
+"""Records of one CSV, TSV, JSON lines or Parquet file, streamed, every value as text."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow.parquet
+
+Record = list[str | None]
+Columns = Sequence[str | None]  # None takes no column: its values are all null
+
+EXTENSIONS = {".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSON lines", ".ndjson": "JSON lines", ".parquet": "Parquet"}
+_LONGEST_FIELD = 16 * 2**20  # an unclosed quote would otherwise swallow the rest of the file
+_KEYS_FROM = 1000  # JSON lines that are looked at for the names of the columns
+_BATCH = 8192  # rows of a Parquet file held at a time
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+
+
+def kind_of(path: Path) -> str:
+    """The format by the file's extension.
+
+    Raises:
+        UserError: an unknown extension.
+    """
+    kind = EXTENSIONS.get(path.suffix.lower())
+    if kind is None:
+        known = ", ".join(EXTENSIONS)
+        raise UserError(
+            f"{path}: the extension must be one of {known}; got '{path.suffix}'.",
+            "Name the file by its format, or convert it. JSON means one object a line (.jsonl).",
+            "data",
+        )
+    return kind
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a file: its header, its Parquet schema, or the keys of its first JSON lines.
+
+    Raises:
+        UserError: the file is empty, damaged, not UTF-8 or of an unknown format.
+    """
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty: 0 bytes.", "Give a file with rows.", "data")
+    return _FORMATS[kind_of(path)][0](path)
+
+
+def records(path: Path, columns: Columns) -> Iterator[Record]:
+    """Every record, in the file's order, as its values for ``columns``; None for what is absent or null.
+
+    An empty field of a CSV or TSV file is null. A TSV field isn't quoted, unless the whole of it is,
+    with its inner quotes doubled. Numbers and booleans become their JSON form, such as ``1`` and ``true``.
+
+    Raises:
+        UserError: a row that is malformed or not UTF-8; names the file, the line and what was expected.
+    """
+    return _FORMATS[kind_of(path)][1](path, columns)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The file's lines as text, line ends kept, a byte order mark dropped."""
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, number, offset + error.start, line[error.start]) from None
+            offset += len(line)
+            yield text.removeprefix("\ufeff") if number == 1 else text
+
+
+def _not_utf8(path: Path, line: int, offset: int, byte: int) -> UserError:
+    return UserError(
+        f"{path} is not UTF-8: line {line}, byte {offset} of the file is 0x{byte:02x}.",
+        f"Convert it from its true encoding (such as GB18030, CP1252 or UTF-16): "
+        f"`iconv -f ENCODING -t UTF-8 {path.name} > new{path.suffix}`.",
+        "data",
+    )
+
+
+def _malformed(path: Path, line: int, problem: str, remedy: str) -> UserError:
+    return UserError(f"{path}, line {line}: {problem}.", remedy, "data")
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of every row that isn't blank, the header among them."""
+    csv.field_size_limit(_LONGEST_FIELD)
+    reader = csv.reader(_lines(path), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            remedy = 'A field with a comma, a quote or a line end stands in "quotes", its own quotes doubled.'
+            raise _malformed(path, line, f"malformed CSV: {error}", remedy) from None
+        if row is None:
+            return
+        if row:
+            yield line, row
+
+
+def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(_lines(path), 1):
+        if bare := line.rstrip("\r\n"):
+            yield number, [_unquoted(field) for field in bare.split("\t")]
+
+
+def _unquoted(field: str) -> str:
+    """Undo the quoting that pandas and spreadsheets give to a TSV field that holds a quote."""
+    if field.startswith('"') and len(field) > 1 and _QUOTED.fullmatch(field):
+        return field[1:-1].replace('""', '"')
+    return field
+
+
+_Rows = Callable[[Path], Iterator[tuple[int, list[str]]]]
+
+
+def _header(rows: _Rows) -> Callable[[Path], list[str]]:
+    def names(path: Path) -> list[str]:
+        return next(rows(path), (0, []))[1]
+
+    return names
+
+
+def _table_records(rows: _Rows) -> Callable[[Path, Columns], Iterator[Record]]:
+    def read(path: Path, columns: Columns) -> Iterator[Record]:
+        found = rows(path)
+        names = next(found, (0, []))[1]
+        places = [names.index(name) if name in names else None for name in columns]
+        for line, row in found:
+            if len(row) != len(names):
+                raise _malformed(
+                    path,
+                    line,
+                    f"expected {len(names)} fields as in the header, got {len(row)}",
+                    "Mend the row; a field that holds the delimiter must be quoted (CSV) or cleaned of it (TSV).",
+                )
+            yield [None if place is None else row[place] or None for place in places]
+
+    return read
+
+
+def _json_objects(path: Path) -> Iterator[dict[str, Any]]:
+    remedy = 'Expected one JSON object a line, such as {"text": "...", "label": "..."}.'
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise _malformed(path, number, f"malformed JSON: {error}", remedy) from None
+        if not isinstance(found, dict):
+            raise _malformed(path, number, f"expected a JSON object, got {line.strip():.40}", remedy)
+        yield found
+
+
+def _json_keys(path: Path) -> list[str]:
+    first = itertools.islice(_json_objects(path), _KEYS_FROM)
+    return list(dict.fromkeys(itertools.chain.from_iterable(first)))
+
+
+def _json_records(path: Path, columns: Columns) -> Iterator[Record]:
+    for found in _json_objects(path):
+        yield [None if name is None else _as_text(found.get(name)) for name in columns]
+
+
+def _as_text(value: Any) -> str | None:
+    """A value of any type as text; null and NaN (pandas' null) as None."""
+    if value is None or value != value:
+        return None
+    if isinstance(value, str):
+        return value if value.isascii() else _LONE_SURROGATE.sub("\ufffd", value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return json.dumps(value, ensure_ascii=False, default=str).strip('"')
+
+
+def _parquet(path: Path) -> pyarrow.parquet.ParquetFile:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise UserError(f"{path} is not a sound Parquet file: {error}", "Write it again.", "data") from None
+
+
+def _parquet_names(path: Path) -> list[str]:
+    with _parquet(path) as file:
+        return list(file.schema_arrow.names)
+
+
+def _parquet_records(path: Path, columns: Columns) -> Iterator[Record]:
+    row = 0
+    with _parquet(path) as file:
+        present = [name for name in columns if name is not None and name in file.schema_arrow.names]
+        for batch in file.iter_batches(_BATCH, columns=present):
+            try:
+                values = {name: [_as_text(value) for value in batch.column(name).to_pylist()] for name in present}
+            except UnicodeDecodeError as error:
+                where = f"rows {row} to {row + batch.num_rows - 1} (counted from 0)"
+                raise UserError(
+                    f"{path} is not UTF-8: {where}: {error}.", "Write the columns as UTF-8 text.", "data"
+                ) from None
+            for index in range(batch.num_rows):
+                yield [values[name][index] if name in values else None for name in columns]
+            row += batch.num_rows
+
+
+_FORMATS: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path, Columns], Iterator[Record]]]] = {
+    "CSV": (_header(_csv_rows), _table_records(_csv_rows)),
+    "TSV": (_header(_tsv_rows), _table_records(_tsv_rows)),
+    "JSON lines": (_json_keys, _json_records),
+    "Parquet": (_parquet_names, _parquet_records),
+}

@@ -1,0 +1,111 @@
+"""The validate stage: read, measure, split, state the facts, judge, write."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from components.errors import UserError
+from components.params import Data, Validate
+from components.validate.database import connect
+from components.validate.facts import (
+    SPLITS,
+    compute_facts,
+    groups_of_training,
+    known_labels,
+    summary,
+    write_facts,
+    write_splits,
+)
+from components.validate.formats import column_names
+from components.validate.measure import measure
+from components.validate.reading import check_files, shards
+from components.validate.report import REPORT, write_report
+from components.validate.rules import Context, build_checks
+from components.validate.splits import place_rows
+from components.validate.tokens import check_base_model, token_counter
+from components.validate.verdicts import Frames, failed, judge, lines
+
+
+def run(*, data_folder: Path, base_model: Path, data: Data, settings: Validate, output: Path) -> None:
+    """Judge the user's data and, if the gate lets it pass, write the canonical splits.
+
+    Args:
+        data_folder: the folder ``data/``; the files of ``data`` are named from its parent on.
+        base_model: the folder whose tokenizer counts the tokens.
+        data: the files, their columns and the rule of the splits.
+        settings: the gate's rules.
+        output: gets train/, validation/, test/, unlabelled/, facts/, schema.json and gate.json.
+
+    The report goes to ``reports/gate`` in any case.
+
+    Raises:
+        UserError: the data can't be read (kind data), the base model doesn't fit (parameters), or a rule
+            of severity error failed (gate).
+    """
+    check_files(data, data_folder.parent)
+    check_base_model(base_model, data.max_length)
+    with tempfile.TemporaryDirectory(dir=output) as scratch:
+        measured = Path(scratch) / "measured.parquet"
+        measure(data, data_folder.parent, token_counter(base_model), measured)
+        with connect(measured, Path(scratch) / "spill") as database:
+            labels = known_labels(database, data)
+            made = place_rows(database, data)
+            compute_facts(database, labels, data.max_length)
+            verdicts = _gate(database, data_folder.parent, data, settings, labels)
+            verdicts["summary"] = summary(database, data.max_length) | _about(data, made)
+            write_report(verdicts, REPORT)
+            _stop_or_warn(verdicts)
+            _write(database, labels, verdicts, output)
+
+
+def _gate(
+    database: duckdb.DuckDBPyConnection, root: Path, data: Data, settings: Validate, labels: list[str]
+) -> dict[str, Any]:
+    from components.validate.gate import evaluate
+
+    columns = {split: column_names(shards(root / name)[0]) for split, name in data.files.items()}
+    splits = [split for split in SPLITS if split != "unlabelled" or split in data.files]
+    context = Context(data, labels, splits, columns)
+    checks = build_checks(settings.rules, context)
+    results = evaluate(checks, Frames(database, context), REPORT / "data_docs")
+    return judge(database, settings.rules, context, checks, results)
+
+
+def _about(data: Data, made: list[str]) -> dict[str, Any]:
+    return {
+        "files": data.files,
+        "max_length": data.max_length,
+        "made": {split: getattr(data.split, split) for split in made},
+        "seed": data.split.seed,
+        "by_document": data.columns.document is not None,
+    }
+
+
+def _stop_or_warn(verdicts: dict[str, Any]) -> None:
+    for verdict in failed(verdicts["rules"], "warning"):
+        for line in lines(verdict):
+            print(f"warning: {line}")
+    broken = failed(verdicts["rules"], "error")
+    if broken:
+        listed = "\n".join(f"  {line}" for verdict in broken for line in lines(verdict))
+        count = f"{len(broken)} rule{'s' * (len(broken) > 1)}"
+        raise UserError(
+            f"The data gate stopped the run; the data breaks {count}:\n{listed}",
+            f"Every finding, with examples: {REPORT / 'report.html'} (rows are counted from 0, a header not at all). "
+            "Mend the data, or change the rule in validate.rules of params.yaml if that is acceptable.",
+            "gate",
+        )
+
+
+def _write(database: duckdb.DuckDBPyConnection, labels: list[str], verdicts: dict[str, Any], output: Path) -> None:
+    rows = write_splits(database, output)
+    write_facts(database, output / "facts")
+    schema = {"labels": labels, "groups": groups_of_training(database), "rows": rows}
+    for name, content in {"schema.json": schema, "gate.json": verdicts}.items():
+        (output / name).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    print(f"{len(labels)} classes; rows: " + ", ".join(f"{split} {count:,}" for split, count in rows.items()))

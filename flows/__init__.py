@@ -1,0 +1,1 @@
+"""When, where, and every side effect: the flow, its stages, tracking and the command line."""

@@ -1,0 +1,232 @@
+"""The comparison of the models: as data, as a table, as Markdown and in plain sentences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.cells import cell_len
+from rich.markup import escape
+from rich.table import Table
+
+from components.errors import UserError
+
+METRICS = Path("artifacts/evaluate/metrics.json")
+BENCHMARK = Path("reports/benchmark.json")
+TITLES = {
+    "teacher": "teacher",
+    "student_without_distillation": "student without\ndistillation",
+    "student": "student",
+    "lora": "LoRA student",
+}
+NAMED_LEFT_OUT = 6
+SPEED = ("latency_p50_ms", "latency_p95_ms", "throughput_per_s")
+DASH = "-"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: a cell for each model; the least needed columns go first when space is short."""
+
+    header: str
+    cells: list[str]
+    need: int
+
+    @property
+    def width(self) -> int:
+        """Terminal cells that the widest line takes; a Chinese character takes two."""
+        return max(cell_len(line) for cell in (self.header, *self.cells) for line in cell.split("\n"))
+
+
+def comparison(root: Path) -> dict[str, Any]:
+    """Quality, size and speed of every model, differences with intervals, and ratios to the teacher.
+
+    Speed is None where nothing was measured; ``ratios`` holds how many times smaller (``size``) and faster
+    (``latency``, ``throughput``) than the teacher a model is.
+
+    Raises:
+        UserError: nothing is evaluated yet, or the file is damaged.
+    """
+    metrics = _read(root / METRICS)
+    if metrics is None:
+        raise UserError("Nothing is evaluated yet.", "Run the pipeline: `stillhouse run`.", "nothing")
+    speeds = (_read(root / BENCHMARK) or {}).get("models", {})
+    models = {
+        name: metrics["models"][name] | {key: speeds.get(name, {}).get(key) for key in SPEED}
+        for name in TITLES
+        if name in metrics["models"]
+    }
+    for model in models.values():
+        model["ratios"] = _ratios(model, models["teacher"])
+    return metrics | {"models": models}
+
+
+def table(comparison: dict[str, Any], width: int = 100) -> Table:
+    """The comparison as a table of at most ``width`` cells; the columns that don't fit are named below it."""
+    columns, left_out = _fitting(_columns(comparison), width)
+    caption = _caption(comparison)
+    if left_out:
+        rest = len(left_out) - NAMED_LEFT_OUT
+        named = left_out[:NAMED_LEFT_OUT] + ([f"{rest} more"] if rest > 0 else [])
+        caption += f" Left out for width: {', '.join(named)}."
+    made = Table(caption=escape(caption), caption_justify="left", pad_edge=False, box=None, padding=(0, 2, 0, 0))
+    for index, column in enumerate(columns):
+        made.add_column(escape(column.header), justify="left" if index == 0 else "right", no_wrap=True)
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        made.add_row(*(escape(cell) for cell in cells))
+    return made
+
+
+def markdown(comparison: dict[str, Any]) -> str:
+    """The whole comparison as a Markdown table and sentences, for an artifact that people read in a browser."""
+    columns = _columns(comparison)
+    lines = [
+        _markdown_row(column.header for column in columns),
+        _markdown_row("---" if index == 0 else "---:" for index in range(len(columns))),
+        *(_markdown_row(cells) for cells in zip(*(column.cells for column in columns), strict=True)),
+    ]
+    said = [f"- {sentence}" for sentence in verdicts(comparison)]
+    return "\n".join(
+        [*lines, "", f"{comparison['rows']} test rows from {comparison['documents']} documents.", "", *said]
+    )
+
+
+def verdicts(comparison: dict[str, Any]) -> list[str]:
+    """What the numbers say, in sentences: what the student keeps, what distillation gained, what LoRA gained."""
+    models, differences = comparison["models"], comparison["differences"]
+    teacher, student, group = models["teacher"], models["student"], comparison["target_group"]
+    share = f"{student['accuracy'] / teacher['accuracy']:.1%}" if teacher["accuracy"] else DASH
+    sentences = [
+        f"The student keeps {share} of the teacher's accuracy ({_percent(student['accuracy'])} against "
+        f"{_percent(teacher['accuracy'])}){_cheaper(student['ratios'])}."
+    ]
+    confidence = _confidence(comparison)
+    gain = differences["student - student_without_distillation"]
+    sentences.append(f"Distillation against the same student without it: {_gain(gain, confidence)}.")
+    tuned = differences["lora - student"]
+    if group in tuned["groups"]:
+        sentences.append(f"LoRA on {group}: {_gain(tuned['groups'][group], confidence)}.")
+    else:
+        sentences.append(f"LoRA on {group}: no test rows of that group.")
+    sentences.append(f"LoRA on all rows: {_gain(tuned, confidence)}.")
+    return sentences
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}.", "Write it again: `stillhouse run`.", "data") from None
+    return found
+
+
+def _ratios(model: dict[str, Any], teacher: dict[str, Any]) -> dict[str, float | None]:
+    """How many times smaller and faster than the teacher."""
+
+    def ratio(over: Any, under: Any) -> float | None:
+        return over / under if over and under else None
+
+    return {
+        "size": ratio(teacher["megabytes"], model["megabytes"]),
+        "latency": ratio(teacher["latency_p50_ms"], model["latency_p50_ms"]),
+        "throughput": ratio(model["throughput_per_s"], teacher["throughput_per_s"]),
+    }
+
+
+def _columns(comparison: dict[str, Any]) -> list[Column]:
+    """All columns; groups stand beside the accuracy, the target group being the one to keep longest."""
+    models, target = comparison["models"], comparison["target_group"]
+
+    def column(header: str, need: int, cell: Callable[[dict[str, Any]], str]) -> Column:
+        return Column(header, [cell(model) for model in models.values()], need)
+
+    groups = list(models["teacher"]["groups"])
+    return [
+        Column("model", [TITLES[name] for name in models], 10),
+        column("accuracy", 9, lambda model: f"{_percent(model['accuracy'])}\n{_range(model['accuracy_ci'])}"),
+        column("F1", 3, lambda model: _percent(model["macro_f1"])),
+        *(
+            column(group, 7 if group == target else 5, lambda model, group=group: _group(model, group))  # type: ignore[misc]
+            for group in groups
+        ),
+        column("agree", 2, lambda model: _percent(model["agreement_with_teacher"])),
+        column("params", 4, lambda model: _millions(model["parameters"])),
+        column("MB", 6, lambda model: f"{model['megabytes']:.1f}\n{_times(model['ratios']['size'])}"),
+        column("p50 ms", 8, lambda model: f"{_number(model['latency_p50_ms'])}\n{_times(model['ratios']['latency'])}"),
+        column(
+            "texts/s",
+            8,
+            lambda model: f"{_number(model['throughput_per_s'])}\n{_times(model['ratios']['throughput'])}",
+        ),
+    ]
+
+
+def _fitting(columns: list[Column], width: int) -> tuple[list[Column], list[str]]:
+    """The columns that fit, and the headers of those that had to go."""
+    kept, gone = list(columns), []
+    while len(kept) > 1 and sum(column.width + 2 for column in kept) > width + 2:
+        least = min(reversed(kept), key=lambda column: column.need)
+        kept.remove(least)
+        gone.append(least.header)
+    return kept, [column.header for column in columns if column.header in gone]
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").strip().replace("\n", "<br>") for cell in cells) + " |"
+
+
+def _caption(comparison: dict[str, Any]) -> str:
+    return (
+        f"{comparison['rows']} test rows from {comparison['documents']} documents. Scores in %, with "
+        f"{_confidence(comparison)} intervals; x: times smaller or faster than the teacher."
+    )
+
+
+def _confidence(comparison: dict[str, Any]) -> str:
+    return f"{100 * comparison['confidence']:.4g}%"
+
+
+def _cheaper(ratios: dict[str, float | None]) -> str:
+    """How the student's costs compare, as the end of a sentence."""
+    parts = []
+    if ratios["size"]:
+        parts.append(f"{1 / ratios['size']:.0%} of its size")
+    if ratios["throughput"]:
+        parts.append(f"{ratios['throughput']:.1f} times its throughput")
+    return ", at " + " and ".join(parts) if parts else ""
+
+
+def _gain(difference: dict[str, Any], confidence: str) -> str:
+    low, high = difference["ci"]
+    said = "a clear gain" if low > 0 else "a clear loss" if high < 0 else "no clear gain"
+    points = f"{100 * difference['accuracy']:+.1f} points"
+    return f"{points} of accuracy ({confidence} interval {100 * low:+.1f} to {100 * high:+.1f}), {said}"
+
+
+def _group(model: dict[str, Any], group: str) -> str:
+    return _percent(model["groups"][group]["accuracy"]) if group in model["groups"] else DASH
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _range(bounds: list[float]) -> str:
+    return f"{100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}"
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.1f} M"
+
+
+def _number(value: float | None) -> str:
+    return DASH if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.1f}x"

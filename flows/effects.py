@@ -1,0 +1,181 @@
+"""The side effects after the stages: gate report, benchmark, publication, Prefect artifact; each with a receipt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from components.component import COMPONENTS
+from components.errors import UserError
+from components.params import Params
+from components.validate.report import write_report
+from flows import compare
+from flows.benchmark import benchmark
+from flows.display import Display
+from flows.receipts import BENCHMARKED, PUBLISHED, outstanding, receipt
+from flows.tracking.record import ModelRecord, PipelineRecord, model_metrics
+from flows.tracking.tracker import Tracker
+from flows.workspace import Workspace
+
+EVALUATED = Path("artifacts/evaluate")
+GATE_REPORT = Path("reports/gate")
+
+
+@dataclass(frozen=True)
+class Model:
+    """An evaluated model: its name in every table, the stage it comes from, its folder."""
+
+    name: str
+    stage: str
+
+    @property
+    def folder(self) -> Path:
+        """The transformers folder, relative to the workspace."""
+        return Path("artifacts") / self.stage / "model"
+
+
+def models() -> list[Model]:
+    """The models that ``evaluate`` compares, as its inputs name them."""
+    inputs = COMPONENTS["evaluate"].inputs
+    return [Model(name, Path(path).name) for name, path in inputs.items() if name != "test"]
+
+
+def apply_effects(workspace: Workspace, params: Params, tracker: Tracker, display: Display) -> list[str]:
+    """Do what is outstanding; return a warning for each side effect that failed and will be tried again."""
+    _restore_gate_report(workspace.root)
+    kept, warnings = receipt(workspace, params), []
+    actions: dict[str, Callable[[], str]] = {
+        BENCHMARKED: lambda: _benchmark(workspace, params),
+        PUBLISHED: lambda: _publish(workspace, params, tracker),
+    }
+    for name in outstanding(workspace, params):
+        display.start(name)
+        try:
+            detail = run_effect.with_options(name=name, task_run_name=name)(actions[name])
+        except UserError as error:
+            display.finish(name, "failed")
+            warnings.append(f"{name}: {error}")
+        else:
+            display.finish(name, "ran", detail)
+            kept.add(name)
+    return warnings
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def run_effect(action: Callable[[], str]) -> str:
+    """One side effect as a Prefect task; returns what there is to say of it."""
+    detail = action()
+    get_run_logger().info(detail or "done")
+    return detail
+
+
+def _restore_gate_report(root: Path) -> None:
+    """Render the gate's report again where the verdicts came from the cache."""
+    verdicts, there = root / "artifacts/validate/gate.json", root / GATE_REPORT / "gate.json"
+    if verdicts.exists() and (not there.exists() or there.read_bytes() != verdicts.read_bytes()):
+        write_report(json.loads(verdicts.read_text(encoding="utf-8")), root / GATE_REPORT)
+
+
+def _benchmark(workspace: Workspace, params: Params) -> str:
+    measured = {model.name: (model.folder, _content(workspace, model)) for model in models()}
+    benchmark(workspace.root, measured, params.benchmark, params.runtime, params.data.max_length)
+    return str(compare.BENCHMARK)
+
+
+def _publish(workspace: Workspace, params: Params, tracker: Tracker) -> str:
+    published = tracker.publish(pipeline_record(workspace, params))
+    comparison = compare.comparison(workspace.root)
+    create_markdown_artifact(compare.markdown(comparison), key="comparison", description="The models side by side")
+    create_link_artifact(published.url, link_text="The run in MLflow", key="mlflow")
+    version = f", {published.registered_model} version {published.registered_version}"
+    return f"MLflow run {published.parent_run_id[:8]}{version if published.registered_version else ''}"
+
+
+def _content(workspace: Workspace, model: Model) -> str:
+    """The hash of the model's folder as a stage that reads it saw it."""
+    found = workspace.output_hash(model.folder)
+    return found or workspace.folder_hash(model.folder)
+
+
+def run_name(workspace: Workspace) -> str:
+    """The pipeline run's name for people: the day, the commit, the inputs."""
+    commit = (workspace.git_commit() or "no-git")[:7]
+    return f"{date.today().isoformat()} {commit} {workspace.inputs_digest()[:6]}"
+
+
+def pipeline_record(workspace: Workspace, params: Params) -> PipelineRecord:
+    """Everything there is to publish about the results in the workspace."""
+    root = workspace.root
+    metrics = json.loads((root / EVALUATED / "metrics.json").read_text(encoding="utf-8"))
+    benchmarks = (
+        json.loads((root / compare.BENCHMARK).read_text(encoding="utf-8"))
+        if (root / compare.BENCHMARK).exists()
+        else None
+    )
+    versions = {name: component.full_version() for name, component in COMPONENTS.items()}
+    records = [
+        ModelRecord(
+            name=model.name,
+            stage=model.stage,
+            folder=root / model.folder,
+            content=_content(workspace, model),
+            version=versions[model.stage],
+            metrics=model_metrics(metrics, benchmarks, model.name),
+            predictions=root / EVALUATED / "predictions" / f"{model.name}.parquet",
+            params=flat(_stage_params(params, model.stage)),
+            history=root / "artifacts" / model.stage / "history.jsonl",
+        )
+        for model in models()
+    ]
+    return PipelineRecord(
+        name=run_name(workspace),
+        inputs_digest=workspace.inputs_digest(),
+        lock_digest=workspace.lock_digest(),
+        git_commit=workspace.git_commit() or "none",
+        data_hash=workspace.data_hash() or "none",
+        rows=metrics["rows"],
+        max_length=params.data.max_length,
+        params=flat(params.model_dump(by_alias=True)),
+        versions=versions,
+        models=records,
+        texts=root / "artifacts/validate/test",
+        comparison=compare.markdown(compare.comparison(root)),
+        figures=sorted((root / EVALUATED / "plots").glob("*.svg")),
+        files={
+            "metrics.json": root / EVALUATED / "metrics.json",
+            "benchmark.json": root / compare.BENCHMARK,
+            "gate/report.html": root / GATE_REPORT / "report.html",
+            "dvc.lock": root / "dvc.lock",
+            "params.yaml": root / "params.yaml",
+        },
+        registered_model=params.publish.registered_model,
+    )
+
+
+def _stage_params(params: Params, stage: str) -> dict[str, Any]:
+    """The parameters that a stage reads, by their keys in params.yaml."""
+    keys = COMPONENTS[stage].parameters.values()
+    values = {key: params.get(key) for key in keys}
+    return {
+        key: value.model_dump(by_alias=True) if hasattr(value, "model_dump") else value for key, value in values.items()
+    }
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str | float | int]:
+    """Nested mappings as dotted keys; lists, models and None as text."""
+    found: dict[str, str | float | int] = {}
+    for key, value in values.items():
+        value = value.model_dump(by_alias=True) if hasattr(value, "model_dump") else value
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value if isinstance(value, (int, float, str)) else json.dumps(value)
+    return found

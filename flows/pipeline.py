@@ -1,0 +1,76 @@
+"""The flow: check, plan, run the stages, then benchmark, publish and compare."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from prefect import flow
+from rich.console import Console
+
+from flows import effects
+from flows.checks import check
+from flows.display import Display
+from flows.stages import Listener, run_stages
+from flows.tracking.tracker import Parent, Tracker
+from flows.workspace import PlannedStage, Workspace
+
+
+@flow(name="stillhouse", validate_parameters=False)
+def pipeline(root: str = ".", parallel: int = 1) -> list[str]:
+    """Bring every stage up to date, then do the side effects that the results lack.
+
+    Args:
+        root: the workspace: the folder with dvc.yaml.
+        parallel: how many independent stages may run at once.
+
+    Returns:
+        A warning for each side effect that failed and will be tried again by the next run.
+    """
+    workspace = Workspace(Path(root).resolve())
+    params = check(workspace)
+    plan = workspace.plan()
+    tracker = Tracker(workspace.root, params.publish.experiment)
+    with Display(Console()) as display:
+        with _tracked(tracker, workspace, plan, display) as parent:
+            run_stages(workspace, plan, display, parallel=parallel, listeners=_listeners(tracker, parent))
+        return effects.apply_effects(workspace, params, tracker, display)
+
+
+@contextlib.contextmanager
+def _tracked(
+    tracker: Tracker, workspace: Workspace, plan: Sequence[PlannedStage], display: Display
+) -> Iterator[Parent | None]:
+    """The MLflow parent run while stages run; where they fail, it says so. None when nothing will run."""
+    if all(stage.action == "skip" for stage in plan):
+        yield None
+        return
+    parent = tracker.begin(workspace.inputs_digest(), effects.run_name(workspace))
+    if parent is None:
+        display.say("  [yellow]![/] MLflow can't be reached; the next run publishes what is missing")
+    try:
+        yield parent
+    except BaseException as error:
+        tracker.fail(parent, str(error), "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+
+
+def _listeners(
+    tracker: Tracker, parent: Parent | None
+) -> Mapping[str, Callable[[], contextlib.AbstractContextManager[Listener]]]:
+    """For each stage that trains a model, what streams its curve to MLflow."""
+
+    def listener(model: str) -> Callable[[], contextlib.AbstractContextManager[Listener]]:
+        @contextlib.contextmanager
+        def listen() -> Iterator[Listener]:
+            stream = tracker.follow(parent, model)
+            try:
+                yield stream.push
+            except BaseException:
+                stream.close("FAILED")
+                raise
+
+        return listen
+
+    return {model.stage: listener(model.name) for model in effects.models()} if parent else {}

@@ -1,0 +1,141 @@
+"""Models in MLflow: logged once for each distinct content, loaded back and compared before they count."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from components.errors import UserError
+from flows.tracking.record import ModelRecord
+from flows.tracking.runs import CONTENT
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.models import ModelSignature
+
+CODE = Path(__file__).with_name("pyfunc_model.py")
+_LIBRARIES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas")
+_ROWS_TO_CHECK = 64
+_TOLERANCE = 1e-4  # the padding of a batch moves float32 logits by some 1e-6
+
+
+def ensure(client: MlflowClient, experiment: str, run_id: str, model: ModelRecord, texts: Path, max_length: int) -> str:
+    """The id of the logged model with this content, logged and checked now if it is new; linked to the run.
+
+    Raises:
+        UserError: the model does not load back with the logits it was evaluated with (``model``).
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    known = _find(client, experiment, model.content)
+    model_id = known or _log(client, experiment, run_id, model, texts, max_length)
+    outputs = client.get_run(run_id).outputs
+    if model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    return model_id
+
+
+def _find(client: MlflowClient, experiment: str, content: str) -> str | None:
+    """The finished model of this content; those that a killed run left unfinished are removed."""
+    found = client.search_logged_models([experiment], f"tags.`{CONTENT}` = '{content}'")
+    ready = [model.model_id for model in found if model.status == "READY"]
+    for model in found:
+        if model.model_id not in ready:
+            client.delete_logged_model(model.model_id)
+    return ready[0] if ready else None
+
+
+def _log(client: MlflowClient, experiment: str, run_id: str, model: ModelRecord, texts: Path, max_length: int) -> str:
+    """Log the model; it becomes READY, and so is found again, only after the check."""
+    tags = {CONTENT: model.content, "stillhouse.stage": model.stage, "stillhouse.version": model.version}
+    logged = client.create_logged_model(experiment, model.name, run_id, tags, model_type="text-classification")
+    try:
+        with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
+            save(Path(folder) / "model", model.folder, max_length, logged, run_id)
+            client.log_model_artifacts(logged.model_id, f"{folder}/model")
+        check(client, logged, model, texts)
+    except BaseException:
+        with contextlib.suppress(Exception):  # the first error is the one to tell; _find cleans up the rest
+            client.finalize_logged_model(logged.model_id, "FAILED")
+            client.delete_logged_model(logged.model_id)
+        raise
+    client.finalize_logged_model(logged.model_id, "READY")
+    return str(logged.model_id)
+
+
+def save(path: Path, folder: Path, max_length: int, logged: LoggedModel, run_id: str) -> None:
+    """Write ``folder`` (a transformers folder) as an MLflow model: code, weights, requirements; no pickle."""
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    mlflow.pyfunc.save_model(
+        str(path),
+        python_model=str(CODE),
+        artifacts={"model": str(folder.absolute())},
+        model_config={"max_length": max_length},
+        mlflow_model=Model(
+            artifact_path=logged.artifact_location, model_uuid=logged.model_id, model_id=logged.model_id, run_id=run_id
+        ),
+        pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in _LIBRARIES],
+        signature=_signature(),
+        input_example=["a text", "一段文字"],
+    )
+
+
+def _signature() -> ModelSignature:
+    """Outputs and parameters. No input schema: MLflow's would refuse a list or take a table's first column."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    return ModelSignature(
+        outputs=Schema([ColSpec(DataType.string, "label"), ColSpec(DataType.double, "score")]),
+        params=ParamSchema([ParamSpec("return", DataType.string, "label")]),
+    )
+
+
+def check(client: MlflowClient, logged: LoggedModel, model: ModelRecord, texts: Path) -> None:
+    """Load the model back from the store and compare its logits with the evaluation's.
+
+    Raises:
+        UserError: they differ (``model``).
+    """
+    import mlflow.artifacts
+    import mlflow.pyfunc
+
+    rows, expected = sample(model.predictions, texts)
+    with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
+        local = logged.artifact_location.startswith("file:")
+        path = mlflow.artifacts.download_artifacts(
+            artifact_uri=logged.artifact_location,
+            dst_path=None if local else folder,
+            tracking_uri=client.tracking_uri,
+        )
+        found = mlflow.pyfunc.load_model(path).predict(rows, params={"return": "logits"}).to_numpy()
+    if found.shape != expected.shape or not np.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+        gap = np.abs(found - expected).max() if found.shape == expected.shape else float("nan")
+        raise UserError(
+            f"The model '{model.name}' loads back from MLflow with other logits than it was evaluated with: "
+            f"{expected.shape} expected, {found.shape} came, largest difference {gap:.2g}.",
+            "Evaluate again under the installed library versions (`dvc repro -f -s evaluate`); nothing was registered.",
+            kind="model",
+        )
+
+
+def sample(predictions: Path, texts: Path, count: int = _ROWS_TO_CHECK) -> tuple[list[str], np.ndarray]:
+    """The first test rows' texts and the logits that evaluation stored for them, shape (rows, classes)."""
+    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(predictions) as file:
+        stored = next(file.iter_batches(count, columns=["row", "logits"]), None)
+    numbers = stored["row"].to_pylist() if stored else []
+    table = ds.dataset(texts, format="parquet").to_table(["row", "text"], filter=ds.field("row").isin(numbers))
+    by_row = dict(zip(table["row"].to_pylist(), table["text"].to_pylist(), strict=True))
+    logits = np.array(stored["logits"].to_pylist() if stored else [], dtype=np.float32)
+    return [by_row[number] for number in numbers], logits

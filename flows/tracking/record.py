@@ -1,0 +1,93 @@
+"""What a pipeline run has to tell MLflow, as plain data; imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_QUALITY = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "ece", "agreement_with_teacher")
+_SIZE = ("parameters", "megabytes")
+_SPEED = ("latency_p50_ms", "latency_p95_ms", "throughput_per_s")
+_INTERVALS = ("accuracy_ci", "macro_f1_ci")
+_OF_A_GROUP = ("accuracy", "macro_f1")
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """One model: where it is, what it was made from, how it did.
+
+    ``content`` is the hash of ``folder`` (a transformers folder) and the model's identity;
+    ``version`` the component's; ``metrics`` come from :func:`model_metrics`;
+    ``history`` is the training curve (JSON lines), None for a model that was not trained here;
+    ``predictions`` holds the logits of the test rows, for the check after logging.
+    """
+
+    name: str
+    stage: str
+    folder: Path
+    content: str
+    version: str
+    metrics: Mapping[str, float]
+    predictions: Path
+    params: Mapping[str, str | float | int] = field(default_factory=dict)
+    history: Path | None = None
+
+
+@dataclass(frozen=True)
+class PipelineRecord:
+    """One pipeline run: everything that ``publish`` writes.
+
+    ``name`` is for people. ``inputs_digest`` is known before the stages run and ``lock_digest`` after them;
+    the second identifies the run. ``versions`` maps each stage to its component's version.
+    ``files`` maps a path among the run's artifacts to the file or folder to put there.
+    ``texts`` is the folder of the test rows (columns row, text); ``comparison`` is Markdown.
+    """
+
+    name: str
+    inputs_digest: str
+    lock_digest: str
+    git_commit: str
+    data_hash: str
+    rows: int
+    max_length: int
+    params: Mapping[str, str | float | int]
+    versions: Mapping[str, str]
+    models: list[ModelRecord]
+    texts: Path
+    comparison: str
+    figures: list[Path] = field(default_factory=list)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    registered_model: str = "stillhouse"
+    candidate: str = "lora"
+
+    @property
+    def artifacts(self) -> dict[str, Path]:
+        """Figures and files by their path among the parent run's artifacts; those that are missing are left out."""
+        named = {f"figures/{path.name}": path for path in self.figures} | dict(self.files)
+        return {place: path for place, path in named.items() if path.exists()}
+
+
+def model_metrics(metrics: Mapping[str, Any], benchmark: Mapping[str, Any] | None, name: str) -> dict[str, float]:
+    """The metrics of one model under the names that every model shares.
+
+    Args:
+        metrics: ``artifacts/evaluate/metrics.json``, parsed.
+        benchmark: ``reports/benchmark.json``, parsed; None if nothing was measured.
+        name: the model.
+    """
+    found = metrics["models"][name]
+    speed = (benchmark or {}).get("models", {}).get(name, {})
+    values = {key: found.get(key) for key in _QUALITY + _SIZE} | {key: speed.get(key) for key in _SPEED}
+    for key in _INTERVALS:
+        values[f"{key}_low"], values[f"{key}_high"] = found.get(key) or (None, None)
+    for group, scores in found.get("groups", {}).items():
+        values |= {f"{key}_{metric_name(group)}": scores.get(key) for key in _OF_A_GROUP}
+    return {key: float(value) for key, value in values.items() if value is not None}
+
+
+def metric_name(text: str) -> str:
+    """``text`` as a name of a metric or parameter: characters that MLflow forbids become hexadecimal code points."""
+    return re.sub(r"[^\w.\- ]", lambda match: f"_{ord(match[0]):x}_", text)

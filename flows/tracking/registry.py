@@ -1,0 +1,100 @@
+"""The model registry: one version for each distinct content, the newest publication under the alias ``candidate``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from flows.tracking.record import ModelRecord, PipelineRecord
+from flows.tracking.runs import CONTENT
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ALIAS = "candidate"
+_LINK = "mlflow.modelVersions"  # where MLflow's pages look for a logged model's versions
+
+
+def register(
+    client: MlflowClient, record: PipelineRecord, model: ModelRecord, run_id: str, model_id: str, parent: str
+) -> str:
+    """The version of the registered model that holds this content, made if it is missing; the alias points to it."""
+    name = record.registered_model
+    _ensure_name(client, name)
+    found = client.search_model_versions(f"name = '{name}' and tags.`{CONTENT}` = '{model.content}'")
+    version = str(found[0].version) if found else _create(client, record, model, run_id, model_id, parent)
+    _link(client, model_id, name, version)
+    if str(client.get_registered_model(name).aliases.get(ALIAS)) != version:  # a number over SQL, text over HTTP
+        client.set_registered_model_alias(name, ALIAS, version)
+    return version
+
+
+def _ensure_name(client: MlflowClient, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        client.create_registered_model(
+            name, description="Small text classifiers made by Stillhouse; `candidate` is the newest."
+        )
+
+
+def _create(
+    client: MlflowClient, record: PipelineRecord, model: ModelRecord, run_id: str, model_id: str, parent: str
+) -> str:
+    tags = {
+        CONTENT: model.content,
+        "stillhouse.version": model.version,
+        "stillhouse.data": record.data_hash,
+        "stillhouse.parent_run": parent,
+        "mlflow.source.git.commit": record.git_commit,
+    }
+    with _global_address(client.tracking_uri):
+        created = client.create_model_version(
+            record.registered_model,
+            source=f"models:/{model_id}",
+            run_id=run_id,
+            model_id=model_id,
+            tags=tags,
+            description=_describe(record, model),
+        )
+    return str(created.version)
+
+
+def _describe(record: PipelineRecord, model: ModelRecord) -> str:
+    shown = ("accuracy", "macro_f1", "megabytes", "latency_p50_ms")
+    numbers = ", ".join(f"{key} {model.metrics[key]:.4g}" for key in shown if key in model.metrics)
+    return f"`{model.name}` of pipeline run {record.name}: {numbers}."
+
+
+def _link(client: MlflowClient, model_id: str, name: str, version: str) -> None:
+    """Tell the logged model which versions it has."""
+    known = json.loads(client.get_logged_model(model_id).tags.get(_LINK, "[]"))
+    entry = {"name": name, "version": version}
+    if not any({**item, "version": str(item["version"])} == entry for item in known):
+        client.set_logged_model_tags(model_id, {_LINK: json.dumps([*known, entry])})
+
+
+@contextlib.contextmanager
+def _global_address(uri: str) -> Iterator[None]:
+    """Make ``uri`` MLflow's process-wide address for a moment.
+
+    The SQL store resolves ``models:/ID`` through it. Setting it also sets MLFLOW_TRACKING_URI, which is put back.
+    """
+    import mlflow
+    from mlflow.tracking._tracking_service import utils
+
+    before, environment = utils._tracking_uri, os.environ.get("MLFLOW_TRACKING_URI")
+    try:
+        mlflow.set_tracking_uri(uri)
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None means: not set
+        if environment is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = environment

@@ -1,0 +1,262 @@
+"""A checkout seen through DVC: the graph, what is stale, hashes, and the data folder. The only module that imports dvc.
+
+DVC is imported when it is first needed (0.4 s). Its ``Repo`` is opened for each call and closed after it,
+so that a workspace can be used from several threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.errors import UserError, disk_full
+from flows import graph, lockfile
+from flows.data.changes import DataChanges, compare
+from flows.graph import Stage
+from flows.planning import PlannedStage, Planner
+
+__all__ = ["DataChanges", "PlannedStage", "Stage", "Workspace"]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that holds dvc.yaml, params.yaml and .dvc."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> Workspace:
+        """The workspace that ``start`` (default: the current folder) is in.
+
+        Raises:
+            UserError: no folder from there upwards holds dvc.yaml and .dvc.
+        """
+        start = (start or Path.cwd()).resolve()
+        for folder in (start, *start.parents):
+            if (folder / "dvc.yaml").is_file() and (folder / ".dvc").is_dir():
+                return cls(folder)
+        raise UserError(
+            f"Expected dvc.yaml and .dvc in {start} or a folder above it, found none.",
+            "Run the command inside a Stillhouse project.",
+        )
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self.root / "data"
+
+    @property
+    def data_file(self) -> Path:
+        """The file that pins the data folder."""
+        return self.root / "data.dvc"
+
+    def stages(self) -> dict[str, Stage]:
+        """The graph by stage name, in topological order; stages that could swap stand as dvc.yaml has them."""
+        with self._repo() as repo:
+            return graph.build(repo, self.root)[0]
+
+    def plan(self) -> list[PlannedStage]:
+        """What a run would do to each stage, in topological order; runs and changes nothing."""
+        with self._repo() as repo:
+            stages, tracked = graph.build(repo, self.root)
+            never_run = set(stages) - set(self.lock_entries())
+            return Planner(self.root, tracked, never_run, _in_run_cache).plan(list(stages.values()))
+
+    def lock_entries(self) -> dict[str, Any]:
+        """The stages of dvc.lock, parsed; empty before the first run."""
+        return lockfile.entries(self.root / "dvc.lock")
+
+    def lock_digest(self) -> str:
+        """sha256 over the stages of dvc.lock, whatever their order; empty before the first run."""
+        found = self.lock_entries()
+        return lockfile.digest(found) if found else ""
+
+    def inputs_digest(self) -> str:
+        """sha256 over all that decides the results and is known before a run: each stage's command,
+        parameter values, and the hashes of the code and data that it reads and no stage writes."""
+        with self._repo() as repo:
+            stages, tracked = graph.build(repo, self.root)
+            outs = [out.fs_path for item in tracked.values() for out in item.outs]
+            return lockfile.digest({name: graph.inputs(tracked[name], outs, self.root) for name in stages})
+
+    def output_hash(self, path: str | Path) -> str | None:
+        """The hash dvc.lock holds for an output or dependency, such as ``artifacts/teacher/model``; None if none."""
+        return lockfile.output_hash(self.lock_entries(), Path(path).as_posix())
+
+    def data_hash(self) -> str | None:
+        """The hash that data.dvc pins; None when there is no data.dvc."""
+        return lockfile.pinned_hash(self.data_file)
+
+    def folder_hash(self, path: Path) -> str:
+        """The hash DVC gives to a folder, such as ``0a1b....dir``; it depends on file names and contents only."""
+        with self._repo() as repo:
+            return str(_tree(repo, self.root / path).hash_info.value)
+
+    def data_changes(self) -> DataChanges:
+        """How the data folder, which must exist, differs from data.dvc; without data.dvc every file is new."""
+        pinned = self.data_hash()
+        with self._repo() as repo:
+            tree = _tree(repo, self.data)
+            if tree.hash_info.value == pinned:
+                return DataChanges()
+            before = _data_out(repo, self.data_file).get_obj() if pinned else []
+            return DataChanges(listed=False) if before is None else compare(_listing(before), _listing(tree))
+
+    def check_data(self) -> None:
+        """See to it that data/ is there and is what data.dvc pins.
+
+        Raises:
+            UserError: it isn't; names the files that differ and the commands for either way out.
+        """
+        if self.data_hash() is None:
+            raise UserError(
+                "Expected data.dvc, which pins the data; it is missing.",
+                "Version your data with `stillhouse data add FILE...`, or go back: `git checkout data.dvc`.",
+                kind="data",
+            )
+        if not self.data.is_dir():
+            raise UserError("Expected a data/ folder; it is missing.", "Get it: `stillhouse data pull`.", kind="data")
+        if changes := self.data_changes():
+            raise changes.error()
+
+    def add_data(self, relink: bool = True) -> None:
+        """Put data/ into DVC's cache and pin it in data.dvc; without ``relink`` its files stay as they are on disk."""
+        with self._repo() as repo:
+            repo.add(str(self.data), relink=relink)
+
+    def commit_data(self) -> None:
+        """See to it that DVC's cache holds the data folder, which must match data.dvc."""
+        with self._repo() as repo:
+            if _data_out(repo, self.data_file).changed_cache():
+                repo.commit(str(self.data_file))
+
+    def checkout_data(self) -> bool:
+        """Put the pinned data folder in place from DVC's cache; False when the cache doesn't hold all of it."""
+        with self._repo() as repo:
+            if _data_out(repo, self.data_file).changed_cache():
+                return False
+            repo.checkout(targets=[str(self.data_file)])
+            return True
+
+    def pull_data(self) -> bool:
+        """Put the pinned data folder in place from the DVC remote; False when there is none or it lacks the data.
+
+        Raises:
+            UserError: the remote can't be read.
+        """
+        from dvc.lock import LockError
+
+        with self._repo() as repo:
+            remote = repo.config["core"].get("remote")
+            if not remote:
+                return False
+            try:
+                repo.fetch(targets=[str(self.data_file)])
+            except LockError:
+                raise
+            # Each kind of remote raises its own library's errors.
+            except Exception as error:
+                raise disk_full(error) or _remote_failed(remote, error) from error
+        return self.checkout_data()
+
+    def git_commit(self) -> str | None:
+        """The commit checked out, with ``-dirty`` when tracked files but dvc.lock differ from it; None without git."""
+        commit = self._git("rev-parse", "--verify", "HEAD")
+        if commit is None or commit.returncode:
+            return None
+        differs = self._git("diff", "--quiet", "HEAD", "--", ".", ":(exclude)dvc.lock")
+        return commit.stdout.strip() + ("-dirty" if differs and differs.returncode else "")
+
+    def _git(self, *arguments: str) -> subprocess.CompletedProcess[str] | None:
+        environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+        try:
+            return subprocess.run(
+                ["git", *arguments], cwd=self.root, env=environment, capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def _repo(self) -> Iterator[Any]:
+        """DVC's Repo, open; its errors, and a full disk, become readable."""
+        os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+
+        for name in ("dvc", "dvc_data", "dvc_objects"):
+            # Above every level that is used: DVC then shows no progress bars either.
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        try:
+            with Repo(str(self.root)) as repo:
+                yield repo
+        except (DvcException, OSError) as error:
+            readable = disk_full(error) or (_readable(error) if isinstance(error, DvcException) else None)
+            if readable is None:
+                raise
+            raise readable from error
+
+
+def _data_out(repo: Any, data_file: Path) -> Any:
+    """DVC's object for the folder that data.dvc pins."""
+    return repo.stage.load_one(str(data_file)).outs[0]
+
+
+def _tree(repo: Any, folder: Path) -> Any:
+    """DVC's hashed listing of a folder, computed as ``dvc add`` does; nothing is stored."""
+    from dvc_data.hashfile.build import build
+
+    # A folder that .dvcignore leaves out as such, like a half-written one, is looked at whole.
+    hidden = repo.dvcignore.is_ignored(repo.fs, str(folder))
+    ignore = None if hidden else repo.dvcignore
+    return build(repo.cache.local, str(folder), repo.fs, "md5", dry_run=True, ignore=ignore)[2]
+
+
+def _listing(tree: Any) -> dict[str, str]:
+    return {"/".join(key): entry.value for key, _, entry in tree}
+
+
+def _in_run_cache(tracked: Any) -> bool:
+    """Whether DVC would restore the stage's outputs for the inputs it has now. Changes ``tracked``, on no disk.
+
+    The same steps as in DVC's ``StageCache.restore(dry=True)``, which works in the current folder only.
+    """
+    from dvc.stage.cache import _can_hash
+    from dvc.stage.loader import StageLoader
+
+    if not all(dep.exists for dep in tracked.deps):
+        return False
+    tracked.save_deps()
+    kept = tracked.repo.stage_cache._load(tracked) if _can_hash(tracked) else None
+    if kept is None:
+        return False
+    StageLoader.fill_from_lock(tracked, kept)
+    return bool(tracked.outs_cached())
+
+
+def _readable(error: Any) -> UserError:
+    """DVC's error with the details that it keeps in its cause."""
+    from dvc.lock import LockError
+
+    if isinstance(error, LockError):
+        return UserError(
+            "DVC is busy: another command is at work in this folder.", "Wait until it ends, then try again.", "busy"
+        )
+    cause = getattr(error, "exc", None) or error.__cause__
+    details = [str(item) for item in getattr(cause, "errors", None) or filter(None, [cause])]
+    lines = [str(error), *(detail for detail in details if detail not in str(error))]
+    return UserError("DVC: " + "\n  ".join(lines), "Mend the file it names, or go back to git's version.", "pipeline")
+
+
+def _remote_failed(remote: str, error: Exception) -> UserError:
+    return UserError(
+        f"The data could not be fetched from the DVC remote '{remote}': {error}.",
+        "Check the network and the remote's settings (`dvc remote list`, `dvc config --list`) and try again. "
+        "With no default remote (`dvc config --unset core.remote`) the demonstration data is built from its sources.",
+        kind="network",
+    )

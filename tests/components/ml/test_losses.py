@@ -1,0 +1,122 @@
+"""The losses by their properties, and every known wrong form of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from components.ml.losses import IGNORED, ce_loss, distillation_loss, kd_loss, valid_positions
+
+ROWS, CLASSES, T = 12, 5, 3.0
+
+
+@pytest.fixture
+def logits() -> tuple[torch.Tensor, torch.Tensor]:
+    """Student and teacher logits, shape (12, 5)."""
+    draw = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, ROWS, CLASSES, generator=draw, dtype=torch.float64)
+    return student.requires_grad_(True), teacher
+
+
+def by_definition(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """T^2 * KL(softmax(z_t/T) || softmax(z_s/T)), summed over classes, averaged over rows, term by term."""
+    p, q = F.softmax(teacher / temperature, -1), F.softmax(student / temperature, -1)
+    return temperature**2 * (p * (p.log() - q.log())).sum(-1).mean()
+
+
+def test_kd_is_the_definition(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    assert torch.allclose(kd_loss(*logits, T).double(), by_definition(*logits, T), atol=1e-6)
+
+
+def test_kd_has_zero_value_and_gradient_when_student_equals_teacher(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    student, _ = logits
+    loss = kd_loss(student, student.detach().clone(), T)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert student.grad is not None
+    assert student.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(lambda s, t: T**2 * F.kl_div(F.log_softmax(s / T, -1), F.softmax(t / T, -1), reduction="mean"), id="mean over classes"),
+        pytest.param(lambda s, t: by_definition(s, t, T) / T**4, id="divided by T squared"),
+        pytest.param(lambda s, t: by_definition(s, t, T) / T**2, id="T squared dropped"),
+        pytest.param(
+            lambda s, t: T**2 * F.kl_div((F.softmax(s, -1) / T).log(), F.softmax(t, -1) / T, reduction="batchmean"),
+            id="probabilities divided by T",
+        ),
+        pytest.param(
+            lambda s, t: T**2
+            * F.kl_div(
+                F.log_softmax(s.view(2, 6, CLASSES) / T, -1), F.softmax(t.view(2, 6, CLASSES) / T, -1), reduction="batchmean"
+            ),
+            id="three-dimensional batchmean",
+        ),
+        pytest.param(lambda s, t: by_definition(t, s, T), id="arguments swapped"),
+    ],
+)  # fmt: skip
+def test_kd_is_none_of_the_known_wrong_forms(logits: tuple[torch.Tensor, torch.Tensor], wrong: object) -> None:
+    assert callable(wrong)
+    assert not torch.isclose(kd_loss(*logits, T).double(), wrong(*logits), rtol=1e-3)
+
+
+def test_kd_gradient_keeps_its_size_over_temperatures(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """For large T the gradient tends to (z_s - z_t) / classes for centred logits (Hinton et al. 2015, eq. 4)."""
+    student, teacher = (values.detach() - values.detach().mean(-1, keepdim=True) for values in logits)
+    student.requires_grad_(True)
+    kd_loss(student, teacher, 1000.0).backward()
+    expected = (student.detach() - teacher) / CLASSES / ROWS
+    assert student.grad is not None
+    assert torch.allclose(student.grad, expected, atol=1e-3)
+
+
+def test_kd_sends_no_gradient_to_the_teacher(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    student, teacher = logits
+    teacher.requires_grad_(True)
+    kd_loss(student, teacher, T).backward()
+    assert teacher.grad is None
+
+
+@pytest.mark.parametrize("parts", [1, 4, 6])
+def test_micro_batches_add_up_to_the_full_batch(logits: tuple[torch.Tensor, torch.Tensor], parts: int) -> None:
+    student, teacher = logits
+    labels = torch.tensor([0, 1, IGNORED, 2, 3, IGNORED, 4, 0, IGNORED, IGNORED, IGNORED, 1])
+    settings = {"temperature": T, "alpha": 0.7, "beta": 0.3}
+    (whole,) = torch.autograd.grad(distillation_loss(student, teacher, labels, **settings), student)
+    counts = {"positions": ROWS, "labelled": int((labels != IGNORED).sum())}
+    chunks = zip(student.chunk(parts), teacher.chunk(parts), labels.chunk(parts), strict=True)
+    summed = sum(distillation_loss(s, t, y, **settings, **counts) for s, t, y in chunks)
+    (added,) = torch.autograd.grad(summed, student)
+    assert torch.allclose(whole, added, atol=1e-6)
+
+
+def test_unlabelled_rows_take_no_part_in_the_cross_entropy(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    student, _ = logits
+    labels = torch.tensor([1, 2] + [IGNORED] * (ROWS - 2))
+    assert torch.allclose(ce_loss(student, labels), F.cross_entropy(student[:2].float(), labels[:2]))
+
+
+def test_cross_entropy_without_any_label_is_zero_and_finite(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    assert ce_loss(logits[0], torch.full((ROWS,), IGNORED)).item() == 0
+
+
+def test_cross_entropy_is_taken_at_temperature_one(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    student, teacher = logits
+    labels = torch.arange(ROWS) % CLASSES
+    loss = distillation_loss(student, teacher, labels, temperature=T, alpha=0.0, beta=1.0)
+    assert torch.allclose(loss.float(), F.cross_entropy(student.float(), labels))
+
+
+def test_without_cross_entropy_the_kd_term_keeps_its_factor(logits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    labels = torch.full((ROWS,), IGNORED)
+    loss = distillation_loss(*logits, labels, temperature=T, alpha=1.0, beta=0.0)
+    assert torch.allclose(loss.double(), by_definition(*logits, T), atol=1e-6)
+
+
+def test_only_valid_positions_count() -> None:
+    values = torch.arange(24.0).view(2, 4, 3)
+    mask = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]])
+    assert torch.equal(valid_positions(values, mask), torch.stack([values[0, 0], values[0, 1], values[1, 0]]))

@@ -1,0 +1,80 @@
+"""Rows are tokenised to a memory-mapped file, beside the right logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from components.errors import UserError
+from components.ml.losses import IGNORED
+from components.ml.rows import Collator, tokenise
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_encoder: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(tiny_encoder)
+
+
+def write_logits(folder: Path, rows: list[int]) -> Path:
+    folder.mkdir()
+    values = pa.array([[float(row), -float(row)] for row in rows], pa.list_(pa.float32(), 2))
+    pq.write_table(pa.table({"row": pa.array(rows, pa.int64()), "logits": values}), folder / "part-00000.parquet")
+    return folder
+
+
+def test_rows_keep_their_order_labels_and_logits(
+    tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    logits = write_logits(tmp_path / "logits", list(range(24)))
+    rows = tokenise([(tiny_splits / "validation", logits)], tokenizer, tmp_path / "rows.arrow", max_length=16)
+    labels = pq.read_table(tiny_splits / "validation")["label"].to_pylist()
+    assert [rows[index]["label"] for index in range(len(rows))] == labels
+    assert rows[5]["teacher_logits"] == [5.0, -5.0]
+    assert rows.lengths == [len(rows[index]["input_ids"]) for index in range(len(rows))]
+
+
+def test_unlabelled_rows_have_the_ignored_label(
+    tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    rows = tokenise([(tiny_splits / "unlabelled", None)], tokenizer, tmp_path / "rows.arrow", max_length=16)
+    assert {rows[index]["label"] for index in range(len(rows))} == {IGNORED}
+
+
+def test_only_the_named_groups_are_kept(tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    rows = tokenise([(tiny_splits / "train", None)], tokenizer, tmp_path / "rows.arrow", max_length=16, groups=["b"])
+    assert len(rows) == 60
+
+
+def test_a_group_without_rows_is_an_error_that_names_it(
+    tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="nowhere"):
+        tokenise([(tiny_splits / "train", None)], tokenizer, tmp_path / "x.arrow", max_length=16, groups=["nowhere"])
+
+
+@pytest.mark.parametrize("rows", [list(range(23)), [*range(23), 99]], ids=["too few", "another row"])
+def test_logits_of_other_rows_are_refused(
+    tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, rows: list[int]
+) -> None:
+    logits = write_logits(tmp_path / "logits", rows)
+    with pytest.raises(UserError, match="belong to other rows"):
+        tokenise([(tiny_splits / "validation", logits)], tokenizer, tmp_path / "rows.arrow", max_length=16)
+
+
+def test_long_texts_are_cut(tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    rows = tokenise([(tiny_splits / "train", None)], tokenizer, tmp_path / "rows.arrow", max_length=8)
+    assert max(rows.lengths) == 8
+
+
+def test_a_batch_is_padded_to_its_longest_row_only(
+    tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    rows = tokenise([(tiny_splits / "train", None)], tokenizer, tmp_path / "rows.arrow", max_length=64)
+    batch = Collator(tokenizer)([rows[index] for index in range(4)])
+    assert batch["input_ids"].shape == (4, max(rows.lengths[:4]))
+    assert batch["attention_mask"].sum(1).tolist() == rows.lengths[:4]
+    assert "teacher_logits" not in batch

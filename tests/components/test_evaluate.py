@@ -1,0 +1,234 @@
+"""The evaluate stage on tiny random models: its files, its numbers, its pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components import plots
+from components.errors import UserError
+from components.evaluate.stage import run
+from components.params import Bootstrap, Evaluate, Runtime
+
+WORDS = ["good", "bad", "film", "not", "plot", "the", "很", "好", "坏", "书", "评", "论"]
+LABELS = ["负面", "正面", "$5 & <$9_x>"]  # the last one is neither markup nor mathematics
+STAGES = ("teacher", "student", "student_without_distillation", "lora")
+HISTORY = [
+    {"phase": "general", "step": 10, "loss": 1.1, "learning_rate": 1e-4},
+    {"phase": "general", "step": 20, "loss": 0.9, "learning_rate": 5e-5},
+    {"phase": "general", "step": 20, "epoch": 1.0, "eval_loss": 1.0, "eval_accuracy": 0.5},
+]
+
+
+def write_model(folder: Path, seed: int, labels: list[str] = LABELS) -> None:
+    """A random two-layer BERT, 16 wide, that knows a few English words and Chinese characters."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    folder.mkdir(parents=True)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    tokenizer = BertTokenizer(str(folder / "vocab.txt"))
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+        initializer_range=1.0,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def write_rows(folder: Path, shards: int = 2, each: int = 30, documents: bool = True, groups: int = 2) -> None:
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(5)
+    for shard in range(shards):
+        row = np.arange(shard * each, (shard + 1) * each)
+        texts = [" ".join(generator.choice(WORDS, generator.integers(1, 12))) for _ in row]
+        table = pa.table(
+            {
+                "row": pa.array(row, pa.int64()),
+                "text": texts,
+                "label": pa.array(generator.integers(0, len(LABELS), each), pa.int32()),
+                "group": [["新闻", "books"][index % groups] for index in row],
+                "document": [f"d{index // 5}" if documents else f"row:test:{index}" for index in row],
+            }
+        )
+        pq.write_table(table, folder / f"part-{shard:05d}.parquet")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("inputs")
+    for seed, stage in enumerate(STAGES):
+        write_model(root / stage / "model", seed)
+        lines = [] if stage == "teacher" else HISTORY  # an already tuned teacher was given
+        (root / stage / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_rows(root / "test")
+    return {name: root / name for name in (*STAGES, "test")}
+
+
+def evaluate(inputs: dict[str, Path], output: Path, target_group: str = "新闻", resamples: int = 200) -> dict[str, Any]:
+    output.mkdir()
+    settings = Evaluate(bootstrap=Bootstrap(resamples=resamples), batch_size=8)
+    run(
+        **inputs,
+        runtime=Runtime(threads=1),
+        max_length=16,
+        settings=settings,
+        target_group=target_group,
+        output=output,
+    )
+    found: dict[str, Any] = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def output(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate") / "output"
+    evaluate(inputs, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def metrics(output: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_every_model_has_every_number(metrics: dict[str, Any]) -> None:
+    assert set(metrics["models"]) == set(STAGES)
+    for model in metrics["models"].values():
+        low, high = model["accuracy_ci"]
+        assert 0 <= low <= model["accuracy"] <= high <= 1
+        assert {"macro_precision", "macro_recall", "macro_f1", "macro_f1_ci", "ece"} < set(model)
+        assert model["parameters"] > 1000
+        assert model["megabytes"] == pytest.approx(model["parameters"] * 4 / 1e6, rel=0.2)
+        assert set(model["groups"]) == {"新闻", "books"}
+        assert all(group["rows"] == 30 for group in model["groups"].values())
+    assert metrics["models"]["teacher"]["agreement_with_teacher"] == 1
+    assert (metrics["rows"], metrics["documents"], metrics["target_group"]) == (60, 12, "新闻")
+
+
+def test_differences_are_paired_and_given_by_group(metrics: dict[str, Any]) -> None:
+    models = metrics["models"]
+    assert {"student - teacher", "student - student_without_distillation", "lora - student"} <= set(
+        metrics["differences"]
+    )
+    for name, difference in metrics["differences"].items():
+        first, second = name.split(" - ")
+        assert difference["accuracy"] == pytest.approx(models[first]["accuracy"] - models[second]["accuracy"])
+        assert difference["ci"][0] <= difference["accuracy"] <= difference["ci"][1]
+        for group, part in difference["groups"].items():
+            expected = models[first]["groups"][group]["accuracy"] - models[second]["groups"][group]["accuracy"]
+            assert part["accuracy"] == pytest.approx(expected)
+
+
+def test_predictions_keep_every_row_and_agree_with_the_metrics(
+    output: Path, inputs: dict[str, Path], metrics: dict[str, Any]
+) -> None:
+    rows = pa.concat_tables([pq.read_table(path) for path in sorted(inputs["test"].glob("*.parquet"))])
+    for name in STAGES:
+        table = pq.read_table(output / "predictions" / f"{name}.parquet")
+        assert table.column_names == ["row", "group", "document", "label", "prediction", "logits"]
+        assert table.schema.field("prediction").type == pa.int32()
+        assert table.schema.field("logits").type == pa.list_(pa.float32(), len(LABELS))
+        for column in ("row", "group", "document", "label"):
+            assert table[column].to_pylist() == rows[column].to_pylist()
+        logits = np.array(table["logits"].to_pylist())
+        assert (logits.argmax(axis=1) == table["prediction"].to_numpy()).all()
+        right = np.mean(table["prediction"].to_numpy() == table["label"].to_numpy())
+        assert right == pytest.approx(metrics["models"][name]["accuracy"])
+
+
+def test_the_same_inputs_give_the_same_bytes(inputs: dict[str, Path], output: Path, tmp_path: Path) -> None:
+    evaluate(inputs, tmp_path / "again")
+    first, second = (
+        {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+        for folder in (output, tmp_path / "again")
+    )
+    assert list(first) == list(second)
+    assert [path for path in first if first[path] != second[path]] == []
+    assert not [path for path, content in first.items() if str(tmp_path.parent).encode() in content]
+
+
+def test_pictures_are_valid_undated_and_keep_chinese_as_text(output: Path) -> None:
+    pictures = {path.stem: path.read_text(encoding="utf-8") for path in (output / "plots").glob("*.svg")}
+    assert set(pictures) == {"confusion", "reliability", "groups", "training"}
+    for picture in pictures.values():
+        ET.fromstring(picture)
+        assert not re.search(r"dc:date|20\d\d-\d\d-\d\d", picture)
+        assert "sans-serif" in picture
+    assert "正面" in pictures["confusion"]
+    assert "$5 &amp; &lt;$9_x&gt;" in pictures["confusion"]
+    assert "新闻" in pictures["groups"]
+    assert "not trained here" in pictures["training"]
+
+
+def test_tables_hold_what_the_pictures_show(output: Path) -> None:
+    lines = {
+        path.relative_to(output / "plots").as_posix(): path.read_text(encoding="utf-8").splitlines()
+        for path in (output / "plots").rglob("*.csv")
+    }
+    assert lines["confusion/lora.csv"][0] == "actual,predicted"
+    assert len(lines["confusion/lora.csv"]) == 1 + 60
+    assert lines["groups.csv"][0] == "model,group,accuracy,low,high,rows"
+    assert len(lines["groups.csv"]) == 1 + 4 * 2
+    assert lines["reliability.csv"][0] == "model,confidence,accuracy,rows"
+    assert sum(int(line.split(",")[-1]) for line in lines["reliability.csv"][1:]) == 4 * 60
+    assert "student,general,10,1.1" in lines["training.csv"]
+    assert "student,general,20,1.0,0.5" in lines["validation.csv"]
+    assert not [line for line in lines["training.csv"] if line.startswith("teacher")]
+
+
+def test_rows_without_document_keys_and_one_group_work(inputs: dict[str, Path], tmp_path: Path) -> None:
+    write_rows(tmp_path / "test", documents=False, groups=1)
+    found = evaluate(inputs | {"test": tmp_path / "test"}, tmp_path / "output", target_group="all")
+    assert found["documents"] == found["rows"] == 60
+
+
+def test_a_group_of_one_document_claims_no_certainty(inputs: dict[str, Path], tmp_path: Path) -> None:
+    write_rows(tmp_path / "test", shards=1, each=2)
+    found = evaluate(inputs | {"test": tmp_path / "test"}, tmp_path / "output")
+    group = found["models"]["student"]["groups"]["新闻"]
+    assert group["rows"] == 1
+    assert group["accuracy_ci"] == [0.0, 1.0]
+    assert found["differences"]["lora - student"]["groups"]["新闻"]["ci"] == [-1.0, 1.0]
+
+
+def test_no_test_rows_is_the_users_mistake(inputs: dict[str, Path], tmp_path: Path) -> None:
+    write_rows(tmp_path / "test", shards=1, each=0)
+    with pytest.raises(UserError, match="no rows"):
+        evaluate(inputs | {"test": tmp_path / "test"}, tmp_path / "output")
+
+
+def test_models_with_other_classes_are_refused_by_name(inputs: dict[str, Path], tmp_path: Path) -> None:
+    write_model(tmp_path / "teacher" / "model", 1, labels=["a", "b", "c"])
+    with pytest.raises(UserError, match="student_without_distillation has"):
+        evaluate(inputs | {"teacher": tmp_path / "teacher"}, tmp_path / "output")
+
+
+def test_a_label_that_no_model_knows_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
+    for seed, stage in enumerate(STAGES):
+        write_model(tmp_path / stage / "model", seed, labels=LABELS[:2])
+    with pytest.raises(UserError, match="know 2 classes"):
+        evaluate({stage: tmp_path / stage for stage in STAGES} | {"test": inputs["test"]}, tmp_path / "output")
+
+
+def test_long_labels_are_cut_to_the_room_they_have() -> None:
+    assert plots.shorten("short") == "short"
+    assert plots.shorten("非常长的类别名称在这里超过宽度", 12) == "非常长的类…"

@@ -1,0 +1,109 @@
+"""params.yaml is checked key by key, and every message says what to do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from components.errors import UserError
+from components.params import Params, load_params, load_yaml
+
+SHIPPED = Path(__file__).parents[2] / "params.yaml"
+
+
+@pytest.fixture
+def edited(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """The shipped params.yaml with one replacement, as a file."""
+
+    def edit(old: str, new: str) -> Path:
+        text = SHIPPED.read_text(encoding="utf-8")
+        assert old in text
+        path = tmp_path / "params.yaml"
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+        return path
+
+    return edit
+
+
+def test_the_shipped_file_is_valid() -> None:
+    params = load_params(SHIPPED)
+    assert params.get("data.max_length") == params.data.max_length
+    assert params.get("validate.rules.schema").severity == "error"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("temperature: 2.0", "temprature: 2.0", r"unknown key 'temprature' in distill; did you mean 'temperature'"),
+        ("seed: 13  ", "sed: 13  ", r"unknown key 'sed' in the top level; did you mean 'seed'"),
+        ("epochs: 3,", "epochs: three,", r"teacher.phases.general.epochs: should be a valid number, got 'three'"),
+        ("threads: 2", "threads: '2'", r"runtime.threads: should be a valid integer, got '2'"),
+        ("threads: 2", "threads: true", r"runtime.threads: should be a valid integer, got True"),
+        ("trainable: all", "trainable: al", r"teacher.phases.general.trainable: should be 'all' or 'head', got 'al'"),
+        ("trainable: all", "trainable: {last_layer: 2}", r"unknown key 'last_layer' .*; did you mean 'last_layers'"),
+        ("lora: {r: 8", "lora: {rank: 8", r"unknown key 'rank' in finetune.phases.specific.trainable.lora"),
+        ("objective: labels", "objective: label", r"teacher.phases.general.objective: should be"),
+        ("order: [general]", "order: [genral]", r"teacher: order names the phase 'genral'.*did you mean 'general'"),
+        ("order: [general]", "order: [general, general]", r"teacher: order names a phase twice"),
+        ("train: data/train.jsonl", "train: elsewhere/a.csv", r"data.train: must name a file inside data/"),
+        ("train: data/train.jsonl", "train: data/../a.csv", r"data.train: must name a file inside data/"),
+        ("alpha: 0.9 ", "alpha: -1 ", r"distill.alpha: should be greater than or equal to 0, got -1"),
+        ("test: 0.2", "test: 0.95", r"data.split: validation \+ test must leave a share"),
+        ("max_share: 0.05", "max_shar: 0.05", r"unknown key 'max_shar' in validate.rules.truncated"),
+        ("  base: data/base_model ", "  #", r"'base' is missing in teacher"),
+        ("labels: [negative, positive]", "labels: [1, 2]", r"data.labels.0: should be a valid string, got 1"),
+    ],
+)
+def test_a_mistake_names_key_section_and_remedy(edited, old: str, new: str, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UserError) as caught:
+        load_params(edited(old, new))
+    assert re.search(message, caught.value.message), caught.value.message
+    assert "pydantic" not in str(caught.value).lower()
+    assert caught.value.remedy
+
+
+def test_all_mistakes_are_told_at_once(edited) -> None:  # type: ignore[no-untyped-def]
+    path = edited("threads: 2", "threads: two")
+    path.write_text(path.read_text().replace("temperature", "temprature"))
+    with pytest.raises(UserError) as caught:
+        load_params(path)
+    assert "threads" in caught.value.message
+    assert "temprature" in caught.value.message
+
+
+def test_numbers_follow_yaml_1_2_as_in_dvc(edited) -> None:  # type: ignore[no-untyped-def]
+    assert load_params(edited("lr: 5.0e-5", "lr: 5e-5")).teacher.phases["general"].lr == 5e-5
+
+
+@pytest.mark.parametrize(("text", "message"), [("a: [", "line"), ("a: 1\na: 2\n", "line")])
+def test_broken_yaml_names_the_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_yaml(tmp_path / "params.yaml")
+
+
+def test_a_missing_or_non_utf8_file_is_the_users_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="missing"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_bytes("größe: 1".encode("latin-1"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_an_empty_file_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("")
+    with pytest.raises(UserError):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_chinese_labels_and_columns_are_taken_as_they_stand(edited) -> None:  # type: ignore[no-untyped-def]
+    params = load_params(edited("labels: [negative, positive]", "labels: [差评, 好评]"))
+    assert params.data.labels == ["差评", "好评"]
+
+
+def test_parameters_cannot_change_once_loaded() -> None:
+    params: Params = load_params(SHIPPED)
+    with pytest.raises(Exception, match="frozen"):
+        params.seed = 1

@@ -1,0 +1,206 @@
+"""The real flow, real DVC, real MLflow and real Great Expectations on a tiny model, as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Project = Any
+pytestmark = pytest.mark.xdist_group("end_to_end")
+
+NAMES = ["teacher", "student", "student_without_distillation", "lora"]
+STAGES = ["validate", "teacher", "label", "distill", "control", "finetune", "evaluate"]
+
+
+def count(project: Project, database: str, query: str) -> list[tuple[Any, ...]]:
+    """Ask one of the embedded databases."""
+    with closing(sqlite3.connect(project.root / ".stillhouse" / database)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def mlflow_rows(project: Project) -> dict[str, int]:
+    """How much the tracking store holds."""
+    tables = ("runs", "metrics", "params", "tags", "model_versions", "logged_models", "inputs")
+    return {table: count(project, "mlflow/mlflow.db", f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+
+
+def flow_runs(project: Project) -> int:
+    return int(count(project, "prefect/prefect.db", "SELECT count(*) FROM flow_run")[0][0])
+
+
+def test_the_first_run_runs_every_stage_and_shows_the_comparison(finished_project: Project) -> None:
+    output = (finished_project.root / ".stillhouse/first_run.txt").read_text(encoding="utf-8")
+    outcomes = finished_project.outcomes(output)
+    assert outcomes == dict.fromkeys([*STAGES, "benchmark", "publish"], "ran"), output
+    for shown in ("teacher", "student", "LoRA", "accuracy", "reports/gate/report.html", "make ui"):
+        assert shown in output
+    assert "Traceback" not in output
+
+
+def test_the_files_that_others_rely_on_are_there(finished_project: Project) -> None:
+    models = finished_project.json("artifacts/evaluate/metrics.json")["models"]
+    assert sorted(models) == sorted(NAMES)
+    for model in models.values():
+        assert {"accuracy", "macro_f1", "accuracy_ci", "parameters", "megabytes", "groups"} <= set(model)
+        assert model["accuracy_ci"][0] <= model["accuracy"] <= model["accuracy_ci"][1]
+    speeds = finished_project.json("reports/benchmark.json")["models"]
+    assert sorted(speeds) == sorted(NAMES)
+    assert all({"latency_p50_ms", "latency_p95_ms", "throughput_per_s"} <= set(speed) for speed in speeds.values())
+    assert models["student"]["parameters"] < models["teacher"]["parameters"]
+    assert (finished_project.root / "reports/gate/report.html").exists()
+    assert (finished_project.root / "reports/gate/data_docs/index.html").exists()
+
+
+def test_model_folders_are_ordinary_transformers_folders(finished_project: Project) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    for stage in ("teacher", "distill", "control", "finetune"):
+        folder = finished_project.root / "artifacts" / stage / "model"
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        assert model.config.id2label == {0: "negative", 1: "positive"}
+        assert AutoTokenizer.from_pretrained(folder)("这个手机很好")["input_ids"]
+        assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
+
+
+def test_outputs_hold_no_path_of_this_machine(finished_project: Project) -> None:
+    for path in (finished_project.root / "artifacts").rglob("*"):
+        if path.is_file() and path.suffix in (".json", ".jsonl", ".csv", ".svg"):
+            assert str(finished_project.root) not in path.read_text(encoding="utf-8"), path
+
+
+def test_dvc_shows_metrics_and_plots(finished_project: Project) -> None:
+    assert "macro_f1" in finished_project.run("dvc", "metrics", "show", "--json").stdout
+    assert "confusion" in finished_project.run("dvc", "plots", "show", "--json").stdout
+
+
+def test_a_run_in_which_nothing_changed_starts_no_server_and_creates_no_run(finished_project: Project) -> None:
+    before = mlflow_rows(finished_project), flow_runs(finished_project), finished_project.lock()
+    done = finished_project.run("stillhouse", "run")
+    assert "Nothing changed" in done.stdout
+    assert (mlflow_rows(finished_project), flow_runs(finished_project), finished_project.lock()) == before
+
+
+def test_mlflow_holds_one_parent_and_a_child_for_each_model(finished_project: Project) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{finished_project.root}/.stillhouse/mlflow/mlflow.db")
+    (experiment,) = [found for found in client.search_experiments() if found.name == "stillhouse"]
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = {run.info.run_name: run for run in runs if run is not parent}
+    assert sorted(children) == sorted(NAMES)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert len({frozenset(key for key in run.data.metrics if "loss" not in key and "eval" not in key
+                          and key not in ("grad_norm", "learning_rate", "epoch")) for run in children.values()}) == 1  # fmt: skip
+    for name, run in children.items():
+        accuracy = finished_project.json("artifacts/evaluate/metrics.json")["models"][name]["accuracy"]
+        assert run.data.metrics["accuracy"] == pytest.approx(accuracy)
+        assert run.inputs.dataset_inputs
+        assert run.data.params["component_version"]
+    candidate = client.get_model_version_by_alias("stillhouse-sentiment", "candidate")
+    assert candidate.version == "1"
+
+
+def test_a_changed_parameter_reruns_just_what_depends_on_it_and_going_back_restores(copied: Project) -> None:
+    copied.edit(lambda params: params["finetune"]["phases"]["specific"].update(epochs=2))
+    outcomes = copied.outcomes(copied.run("stillhouse", "run").stdout)
+    unchanged = dict.fromkeys(STAGES[:5], "unchanged")
+    assert outcomes == unchanged | dict.fromkeys(["finetune", "evaluate", "benchmark", "publish"], "ran")
+    parents = (
+        "SELECT count(*) FROM runs WHERE run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key='mlflow.parentRunId')"
+    )
+    assert count(copied, "mlflow/mlflow.db", parents) == [(2,)]
+    copied.edit(lambda params: params["finetune"]["phases"]["specific"].update(epochs=1))
+    outcomes = copied.outcomes(copied.run("stillhouse", "run").stdout)
+    assert outcomes["finetune"] == outcomes["evaluate"] == "restored"
+    assert count(copied, "mlflow/mlflow.db", parents) == [(2,)]
+
+
+def test_flow_and_bare_dvc_repro_agree(finished_project: Project, tmp_path: Path) -> None:
+    clone = type(finished_project)(tmp_path / "clone")
+    ignored = shutil.ignore_patterns("artifacts", "reports", ".stillhouse", "cache", "tmp", "dvc.lock")
+    shutil.copytree(finished_project.root, clone.root, symlinks=True, ignore=ignored)
+    clone.run("dvc", "repro", "--quiet")
+    assert clone.lock() == finished_project.lock()
+
+
+def test_a_failed_gate_stops_the_run_and_earlier_results_stay_restorable(copied: Project) -> None:
+    before = copied.lock()
+    good = (copied.root / "data/train.jsonl").read_bytes()
+    leak = (copied.root / "data/test.jsonl").read_bytes()
+    (copied.root / "data/train.jsonl").write_bytes(good + leak)
+    refused = copied.run("stillhouse", "run", code=2)
+    assert "data/ differs" in refused.stderr
+    copied.run("dvc", "add", "--quiet", "data")
+    stopped = copied.run("stillhouse", "run", code=2)
+    assert "leakage" in stopped.stderr
+    assert "Traceback" not in stopped.stdout + stopped.stderr
+    assert copied.json("reports/gate/gate.json")
+    assert copied.outcomes(stopped.stdout) == {"validate": "failed"}
+    (copied.root / "data/train.jsonl").write_bytes(good)
+    copied.run("dvc", "add", "--quiet", "data")
+    outcomes = copied.outcomes(copied.run("stillhouse", "run").stdout)
+    assert outcomes.get("validate", "restored") == "restored"
+    assert "ran" not in {outcome for stage, outcome in outcomes.items() if stage in STAGES}
+    assert copied.lock() == before
+
+
+def test_publishing_twice_adds_nothing(copied: Project) -> None:
+    before = mlflow_rows(copied)
+    shutil.rmtree(copied.root / ".stillhouse/receipts")
+    assert copied.outcomes(copied.run("stillhouse", "run").stdout)["publish"] == "ran"
+    assert mlflow_rows(copied) == before
+
+
+def test_a_dead_tracking_server_loses_nothing(copied: Project) -> None:
+    copied.edit(lambda params: params["finetune"]["phases"]["specific"].update(epochs=3))
+    done = copied.run("stillhouse", "run", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
+    assert copied.outcomes(done.stdout)["publish"] == "failed"
+    assert "tries again" in done.stdout
+    outcomes = copied.outcomes(copied.run("stillhouse", "run").stdout)
+    assert outcomes["finetune"] == "unchanged"
+    assert outcomes["publish"] == "ran"
+    assert mlflow_rows(copied)["runs"] == 10
+
+
+def test_a_flow_killed_with_sigkill_leaves_no_trainer_behind(copied: Project) -> None:
+    copied.edit(lambda params: params["teacher"]["phases"]["general"].update(epochs=3000))
+    flow = subprocess.Popen(
+        copied.command("stillhouse", "run"), cwd=copied.root, env=copied.environment(), stdout=subprocess.DEVNULL
+    )
+    partial = copied.root / "artifacts/teacher.partial/history.jsonl"
+    deadline = time.monotonic() + 180
+    while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert partial.exists()
+    assert processes_in(copied.root) - {flow.pid}
+    os.kill(flow.pid, signal.SIGKILL)
+    flow.wait()
+    deadline = time.monotonic() + 15
+    while processes_in(copied.root) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes_in(copied.root)
+    copied.edit(lambda params: params["teacher"]["phases"]["general"].update(epochs=2))
+    outcomes = copied.outcomes(copied.run("stillhouse", "run").stdout)
+    assert "ran" not in {outcome for stage, outcome in outcomes.items() if stage in STAGES}
+
+
+def processes_in(folder: Path) -> set[int]:
+    """Processes whose working folder is ``folder``."""
+    found: set[int] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if Path(process, "cwd").readlink() == folder:
+                found.add(int(process.name))
+        except OSError:
+            continue
+    return found

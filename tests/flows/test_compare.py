@@ -1,0 +1,173 @@
+"""The comparison as data, table, Markdown and sentences."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from components.errors import UserError
+from flows.compare import comparison, markdown, table, verdicts
+
+GROUPS = {"editorials": -0.026, "products": -0.027, "tweets": 0.048}
+
+
+def model(accuracy: float, parameters: int, groups: dict[str, float]) -> dict[str, Any]:
+    return {
+        "accuracy": accuracy,
+        "macro_f1": accuracy - 0.001,
+        "accuracy_ci": [accuracy - 0.017, accuracy + 0.014],
+        "agreement_with_teacher": 0.95,
+        "parameters": parameters,
+        "megabytes": parameters * 4 / 1e6,
+        "groups": {name: {"accuracy": accuracy + shift, "rows": 600} for name, shift in groups.items()},
+    }
+
+
+def difference(points: float, low: float, high: float, groups: dict[str, float] = GROUPS) -> dict[str, Any]:
+    whole = {"accuracy": points / 100, "ci": [low / 100, high / 100]}
+    return whole | {"groups": dict.fromkeys(groups, whole)}
+
+
+def write(root: Path, groups: dict[str, float] = GROUPS, benchmark: bool = True) -> None:
+    metrics = {
+        "models": {
+            "lora": model(0.895, 17_300_000, groups),
+            "student": model(0.893, 17_300_000, groups),
+            "student_without_distillation": model(0.885, 17_300_000, groups),
+            "teacher": model(0.906, 22_700_000, groups),
+        },
+        "differences": {
+            "student - teacher": difference(-1.3, -2.4, -0.2, groups),
+            "student - student_without_distillation": difference(0.8, -0.3, 1.9, groups),
+            "lora - student": difference(0.2, 0.1, 0.4, groups),
+        },
+        "rows": 1928,
+        "documents": 1403,
+        "target_group": next(reversed(groups)) if "products" not in groups else "products",
+        "confidence": 0.95,
+    }
+    (root / "artifacts/evaluate").mkdir(parents=True)
+    (root / "artifacts/evaluate/metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    if benchmark:
+        speeds = {
+            name: {"latency_p50_ms": latency, "latency_p95_ms": 2 * latency, "throughput_per_s": 1000 / latency}
+            for name, latency in {
+                "teacher": 8.0,
+                "student": 4.0,
+                "lora": 4.0,
+                "student_without_distillation": 4.0,
+            }.items()
+        }
+        (root / "reports").mkdir()
+        (root / "reports/benchmark.json").write_text(json.dumps({"models": speeds}), encoding="utf-8")
+
+
+def rendered(found: dict[str, Any], width: int) -> list[str]:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(table(found, width))
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_models_come_in_the_order_of_the_pipeline_with_ratios_to_the_teacher(tmp_path: Path) -> None:
+    write(tmp_path)
+    found = comparison(tmp_path)
+    assert list(found["models"]) == ["teacher", "student_without_distillation", "student", "lora"]
+    assert found["models"]["student"]["ratios"] == {
+        "size": pytest.approx(22.7 / 17.3),
+        "latency": 2.0,
+        "throughput": 2.0,
+    }
+    assert found["models"]["student"]["latency_p95_ms"] == 8.0
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_table_shows_every_column_in_100_cells(tmp_path: Path) -> None:
+    write(tmp_path)
+    lines = rendered(comparison(tmp_path), 100)
+    assert max(map(len, lines)) <= 100
+    header = lines[0].split()
+    assert header == ["model", "accuracy", "F1", *GROUPS, "agree", "params", "MB", "p50", "ms", "texts/s"]
+    assert lines[1].split() == [
+        *["teacher", "90.6", "90.5", "88.0", "87.9", "95.4", "95.0", "22.7", "M", "90.8", "8.0", "125"]
+    ]
+    assert "88.9-92.0" in lines[2]
+    student = next(index for index, line in enumerate(lines) if line.startswith("student  "))
+    assert lines[student + 1].split() == ["87.6-90.7", "1.3x", "2.0x", "2.0x"]
+    assert not [line for line in lines if "Left out" in line]
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_a_narrow_table_drops_the_least_needed_columns_and_says_so(tmp_path: Path, width: int) -> None:
+    write(tmp_path)
+    lines = rendered(comparison(tmp_path), width)
+    assert max(map(len, lines)) <= width
+    assert "accuracy" in lines[0]
+    assert "…" not in "".join(lines)
+    assert "Left out for width" in " ".join(lines)
+
+
+def test_many_groups_leave_room_for_size_speed_and_the_target_group(tmp_path: Path) -> None:
+    groups = {f"领域{index}": 0.0 for index in range(20)} | {"products": 0.01}
+    write(tmp_path, groups)
+    lines = rendered(comparison(tmp_path), 100)
+    for header in ("products", "MB", "p50 ms", "texts/s"):
+        assert header in lines[0]
+    assert lines[-1].endswith(" more.")
+
+
+def test_without_a_benchmark_speed_is_a_dash(tmp_path: Path) -> None:
+    write(tmp_path, benchmark=False)
+    found = comparison(tmp_path)
+    assert found["models"]["teacher"]["latency_p50_ms"] is None
+    assert found["models"]["student"]["ratios"]["throughput"] is None
+    assert rendered(found, 100)[1].split()[-2:] == ["-", "-"]
+    assert "throughput" not in " ".join(verdicts(found))
+
+
+def test_nothing_evaluated_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="stillhouse run"):
+        comparison(tmp_path)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "reports/benchmark.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"benchmark\.json is damaged"):
+        comparison(tmp_path)
+
+
+def test_verdicts_call_a_gain_clear_only_when_its_interval_leaves_zero_out(tmp_path: Path) -> None:
+    write(tmp_path)
+    kept, distilled, target, everywhere = verdicts(comparison(tmp_path))
+    assert kept == (
+        "The student keeps 98.6% of the teacher's accuracy (89.3 against 90.6), "
+        "at 76% of its size and 2.0 times its throughput."
+    )
+    assert distilled.endswith("+0.8 points of accuracy (95% interval -0.3 to +1.9), no clear gain.")
+    assert target.startswith("LoRA on products: +0.2 points")
+    assert target.endswith("a clear gain.")
+    assert everywhere.startswith("LoRA on all rows")
+
+
+def test_verdicts_survive_a_target_group_without_test_rows(tmp_path: Path) -> None:
+    write(tmp_path)
+    found = comparison(tmp_path) | {"target_group": "小说"}
+    assert "LoRA on 小说: no test rows of that group." in verdicts(found)
+
+
+def test_markdown_has_a_row_for_each_model_and_keeps_pipes_out_of_cells(tmp_path: Path) -> None:
+    write(tmp_path, {"a|b": 0.0})
+    lines = markdown(comparison(tmp_path)).splitlines()
+    assert lines[0].startswith("| model | accuracy | F1 | a\\|b |")
+    assert [line.split(" | ")[0] for line in lines[2:6]] == [
+        "| teacher",
+        "| student without<br>distillation",
+        "| student",
+        "| LoRA student",
+    ]
+    assert len([line for line in lines if line.startswith("- ")]) == 4

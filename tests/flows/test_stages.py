@@ -1,0 +1,202 @@
+"""The flow's half of a stage, on torch-free toy stages: order, outcomes, failures, logs, streaming, interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from components.errors import UserError
+from flows.display import Display
+
+pytestmark = pytest.mark.xdist_group("prefect")
+ROOT = Path(__file__).parents[2]
+Toy = Any
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A real Prefect API on a database of its own."""
+    os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+def run(toy: Toy, **options: Any) -> dict[str, str]:
+    """Run the toy's plan inside a flow; outcome by stage."""
+    from prefect import flow
+
+    from flows.stages import run_stages
+
+    display = Display(Console(quiet=True))
+
+    @flow(name="toy")
+    def toy_flow() -> dict[str, str]:
+        results = run_stages(toy.workspace, toy.workspace.plan(), display, **options)
+        return {result.name: result.outcome for result in results}
+
+    with contextlib.chdir(toy.root):
+        return toy_flow()
+
+
+@pytest.mark.usefixtures("prefect_server")
+class TestRunStages:
+    """In one class, so that one server serves all."""
+
+    def test_each_stage_ends_as_ran_then_unchanged_then_restored(self, new_toy: Toy) -> None:
+        new_toy.workspace.add_data()
+        assert set(run(new_toy).values()) == {"ran"}
+        assert set(run(new_toy).values()) == {"unchanged"}
+        new_toy.edit("params.yaml", "times: 1", "times: 2")
+        assert run(new_toy) == {"first": "unchanged", "second": "ran", "join": "ran", "other": "unchanged"}
+        new_toy.edit("params.yaml", "times: 2", "times: 1")
+        assert run(new_toy) == {"first": "unchanged", "second": "restored", "join": "restored", "other": "unchanged"}
+
+    def test_a_stage_downstream_of_equal_bytes_is_cut_off(self, toy: Toy) -> None:
+        toy.edit("code/first.py", "from pathlib", "# a comment\nfrom pathlib")
+        assert run(toy) == {"first": "ran", "second": "unchanged", "join": "unchanged", "other": "unchanged"}
+
+    def test_parallel_and_serial_runs_agree_with_bare_dvc(self, new_toy: Toy, toy: Toy) -> None:
+        new_toy.workspace.add_data()
+        run(new_toy, parallel=4)
+        assert new_toy.workspace.lock_entries() == toy.workspace.lock_entries()
+
+    def test_a_stages_own_error_reaches_the_user_and_nothing_downstream_runs(self, toy: Toy) -> None:
+        told = {"stage": "second", "kind": "gate", "message": "数据不合格", "remedy": "Mend it."}
+        body = (
+            "Path('.stillhouse/errors').mkdir(parents=True)\n"
+            f"Path('.stillhouse/errors/second.json').write_text('''{json.dumps(told)}''')\nraise SystemExit(2)\n"
+        )
+        toy.edit("code/second.py", "times = ", body + "times = ")
+        with pytest.raises(UserError) as caught:
+            run(toy)
+        assert (caught.value.kind, caught.value.message) == ("gate", "数据不合格")
+        assert (toy.root / "artifacts/join").exists()
+        assert toy.plan()["second"][0] == "run"
+
+    def test_another_failure_carries_the_end_of_the_output(self, toy: Toy) -> None:
+        from flows.stages import StageFailed
+
+        toy.edit("code/second.py", "times = ", "raise ValueError('坏了')\ntimes = ")
+        with pytest.raises(StageFailed, match="坏了"):
+            run(toy)
+
+    def test_an_earlier_result_can_be_restored_after_a_failure(self, toy: Toy) -> None:
+        toy.edit("code/second.py", "times = ", "raise ValueError('no')\ntimes = ")
+        with pytest.raises(Exception, match="no"):
+            run(toy)
+        toy.edit("code/second.py", "raise ValueError('no')\ntimes = ", "times = ")
+        assert run(toy)["second"] in ("restored", "unchanged")
+        assert (toy.root / "artifacts/second").read_text(encoding="utf-8") == "文本,label 很好,1"
+
+    def test_a_full_disk_said_by_dvc_itself_is_the_users_to_mend(self, toy: Toy) -> None:
+        toy.edit(
+            "code/second.py", "times = ", "raise SystemExit('ERROR: [Errno 28] No space left on device')\ntimes = "
+        )
+        with pytest.raises(UserError) as caught:
+            run(toy)
+        assert caught.value.kind == "disk"
+
+    def test_a_growing_history_is_streamed_line_by_line(self, toy: Toy) -> None:
+        lines = [{"phase": "general", "step": step, "total_steps": 3, "loss": 1.0} for step in (1, 2, 3)]
+        body = (
+            "import json, time\nfolder = here / 'second.partial'\nfolder.mkdir()\n"
+            f"for line in {lines!r}:\n"
+            "    with (folder / 'history.jsonl').open('a') as file: file.write(json.dumps(line) + '\\n')\n"
+            "    time.sleep(0.8)\n"
+        )
+        toy.edit("code/second.py", "times = ", body + "times = ")
+        pushed: list[dict[str, Any]] = []
+        batches: list[int] = []
+
+        @contextlib.contextmanager
+        def listener() -> Iterator[Any]:
+            yield lambda new: (pushed.extend(new), batches.append(len(new)))
+
+        run(toy, listeners={"second": listener})
+        assert pushed == lines
+        assert len(batches) > 1
+
+    def test_the_output_is_in_the_tasks_log(self, toy: Toy, caplog: pytest.LogCaptureFixture) -> None:
+        toy.edit("code/second.py", "times = ", "print('训练 begins')\ntimes = ")
+        with caplog.at_level("INFO", logger="prefect.task_runs"):
+            run(toy)
+        assert any("训练 begins" in record.getMessage() for record in caplog.records)
+
+    def test_parallel_stages_overlap_only_when_asked(self, new_toy: Toy) -> None:
+        new_toy.workspace.add_data()
+        for name in ("first", "other"):
+            stamp = f"import time\nPath('{name}.start').write_text(str(time.time()))\ntime.sleep(1.5)\n"
+            script = new_toy.root / "code" / f"{name}.py"
+            end = f"\nPath('{name}.end').write_text(str(time.time()))\n"
+            script.write_text(script.read_text().replace("here.mkdir", stamp + "here.mkdir", 1) + end)
+        run(new_toy)
+
+        def times(name: str) -> tuple[float, float]:
+            start, end = ((new_toy.root / f"{name}.{kind}").read_text() for kind in ("start", "end"))
+            return float(start), float(end)
+
+        (one, two) = sorted(times(name) for name in ("first", "other"))
+        assert one[1] <= two[0]
+        for name in ("first", "other"):
+            new_toy.edit(f"code/{name}.py", "1.5", "3.0")
+        run(new_toy, parallel=2)
+        (one, two) = sorted(times(name) for name in ("first", "other"))
+        assert two[0] < one[1]
+
+
+FLOW = """
+import contextlib, sys
+from pathlib import Path
+from rich.console import Console
+from prefect import flow
+from flows.display import Display
+from flows.stages import run_stages
+from flows.workspace import Workspace
+
+@flow
+def toy():
+    workspace = Workspace(Path.cwd())
+    run_stages(workspace, workspace.plan(), Display(Console(quiet=True)))
+
+toy()
+"""
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "SIGINT"])
+def test_a_killed_flow_leaves_no_stage_behind_and_the_next_run_goes_on(toy: Toy, number: int) -> None:
+    from prefect.settings import PREFECT_API_URL
+
+    toy.edit(
+        "code/second.py",
+        "times = ",
+        "import os, time\nPath('pid').write_text(str(os.getpid()))\ntime.sleep(9)\ntimes = ",
+    )
+    environment = os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value(), "PYTHONPATH": str(ROOT)}
+    flow = subprocess.Popen([sys.executable, "-c", FLOW], cwd=toy.root, env=environment, stderr=subprocess.DEVNULL)
+    pid_file = toy.root / "pid"
+    deadline = time.monotonic() + 60
+    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pid = int(pid_file.read_text())
+    os.kill(flow.pid, number)
+    flow.wait(timeout=20)
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
+    toy.edit("code/second.py", "time.sleep(9)", "pass")
+    assert run(toy)["second"] == "ran"
