@@ -11,7 +11,18 @@ from components.errors import UserError
 
 RUNTIME_FILE = Path("runtime.json")
 # The libraries whose version can change the bytes of a result.
-LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "pyarrow", "duckdb", "numpy")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "accelerate",
+    "pyarrow",
+    "duckdb",
+    "numpy",
+    "scipy",
+    "matplotlib",
+)
 
 
 def installed() -> dict[str, str]:

@@ -209,9 +209,10 @@ def add(
     given = [home / path for path in files]
     workspace = _workspace()
     pool = home / unlabelled if unlabelled else None
-    added = add_data(workspace, given, unlabelled=pool, link=link, base_model=base_model)
+    model = str(home / base_model) if base_model and (home / base_model).exists() else base_model
+    added = add_data(workspace, given, unlabelled=pool, link=link, base_model=model)
     typer.echo(f"data.dvc now pins {workspace.data_hash()}. For params.yaml:\n")
-    typer.echo(suggest_section(added))
+    typer.echo(suggest_section(added, workspace.data / pool.name if pool else None))
 
 
 def _version(show: bool) -> None:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from components.errors import UserError
+from flows.models import contents
 
 METRICS = Path("artifacts/evaluate/metrics.json")
 BENCHMARK = Path("reports/benchmark.json")
@@ -44,8 +45,8 @@ class Column:
 def comparison(root: Path) -> dict[str, Any]:
     """Quality, size and speed of every model, differences with intervals, and ratios to the teacher.
 
-    Speed is None where nothing was measured; ``ratios`` holds how many times smaller (``size``) and faster
-    (``latency``, ``throughput``) than the teacher a model is.
+    Speed is None where these very models were not measured; ``ratios`` holds how many times smaller (``size``)
+    and faster (``latency``, ``throughput``) than the teacher a model is.
 
     Raises:
         UserError: nothing is evaluated yet, or the file is damaged.
@@ -53,7 +54,7 @@ def comparison(root: Path) -> dict[str, Any]:
     metrics = _read(root / METRICS)
     if metrics is None:
         raise UserError("Nothing is evaluated yet.", "Run the pipeline: `stillhouse run`.", "nothing")
-    speeds = (_read(root / BENCHMARK) or {}).get("models", {})
+    speeds = (_read(root / BENCHMARK) or {}).get("models", {}) if measured(root) else {}
     models = {
         name: metrics["models"][name] | {key: speeds.get(name, {}).get(key) for key in SPEED}
         for name in TITLES
@@ -62,6 +63,11 @@ def comparison(root: Path) -> dict[str, Any]:
     for model in models.values():
         model["ratios"] = _ratios(model, models["teacher"])
     return metrics | {"models": models}
+
+
+def measured(root: Path) -> bool:
+    """Whether reports/benchmark.json is about the models that dvc.lock names."""
+    return (_read(root / BENCHMARK) or {}).get("content") == contents(root)
 
 
 def table(comparison: dict[str, Any], width: int = 100) -> Table:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from components.validate.report import write_report
 from flows import compare
 from flows.benchmark import benchmark
 from flows.display import Display
+from flows.models import contents, models
 from flows.receipts import BENCHMARKED, PUBLISHED, outstanding, receipt
 from flows.tracking.record import ModelRecord, PipelineRecord, model_metrics
 from flows.tracking.tracker import Tracker
@@ -27,25 +27,6 @@ from flows.workspace import Workspace
 
 EVALUATED = Path("artifacts/evaluate")
 GATE_REPORT = Path("reports/gate")
-
-
-@dataclass(frozen=True)
-class Model:
-    """An evaluated model: its name in every table, the stage it comes from, its folder."""
-
-    name: str
-    stage: str
-
-    @property
-    def folder(self) -> Path:
-        """The transformers folder, relative to the workspace."""
-        return Path("artifacts") / self.stage / "model"
-
-
-def models() -> list[Model]:
-    """The models that ``evaluate`` compares, as its inputs name them."""
-    inputs = COMPONENTS["evaluate"].inputs
-    return [Model(name, Path(path).name) for name, path in inputs.items() if name != "test"]
 
 
 def apply_effects(workspace: Workspace, params: Params, tracker: Tracker, display: Display) -> list[str]:
@@ -85,7 +66,8 @@ def _restore_gate_report(root: Path) -> None:
 
 
 def _benchmark(workspace: Workspace, params: Params) -> str:
-    measured = {model.name: (model.folder, _content(workspace, model)) for model in models()}
+    hashes = contents(workspace.root)
+    measured = {model.name: (model.folder, hashes[model.name]) for model in models()}
     benchmark(workspace.root, measured, params.benchmark, params.runtime, params.data.max_length)
     return str(compare.BENCHMARK)
 
@@ -97,12 +79,6 @@ def _publish(workspace: Workspace, params: Params, tracker: Tracker) -> str:
     create_link_artifact(published.url, link_text="The run in MLflow", key="mlflow")
     version = f", {published.registered_model} version {published.registered_version}"
     return f"MLflow run {published.parent_run_id[:8]}{version if published.registered_version else ''}"
-
-
-def _content(workspace: Workspace, model: Model) -> str:
-    """The hash of the model's folder as a stage that reads it saw it."""
-    found = workspace.output_hash(model.folder)
-    return found or workspace.folder_hash(model.folder)
 
 
 def run_name(workspace: Workspace) -> str:
@@ -120,18 +96,19 @@ def pipeline_record(workspace: Workspace, params: Params) -> PipelineRecord:
         if (root / compare.BENCHMARK).exists()
         else None
     )
+    hashes = contents(root)
     versions = {name: component.full_version() for name, component in COMPONENTS.items()}
     records = [
         ModelRecord(
             name=model.name,
             stage=model.stage,
             folder=root / model.folder,
-            content=_content(workspace, model),
+            content=hashes[model.name],
             version=versions[model.stage],
             metrics=model_metrics(metrics, benchmarks, model.name),
             predictions=root / EVALUATED / "predictions" / f"{model.name}.parquet",
             params=flat(_stage_params(params, model.stage)),
-            history=root / "artifacts" / model.stage / "history.jsonl",
+            history=root / model.history,
         )
         for model in models()
     ]

@@ -12,6 +12,7 @@ from rich.console import Console
 from flows import effects
 from flows.checks import check
 from flows.display import Display
+from flows.models import models
 from flows.stages import Listener, run_stages
 from flows.tracking.tracker import Parent, Tracker
 from flows.workspace import PlannedStage, Workspace
@@ -73,4 +74,4 @@ def _listeners(
 
         return listen
 
-    return {model.stage: listener(model.name) for model in effects.models()} if parent else {}
+    return {model.stage: listener(model.name) for model in models()} if parent else {}

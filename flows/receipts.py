@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.params import Params
-from flows.compare import BENCHMARK
+from flows.compare import measured
 from flows.settings import STATE
 from flows.tracking.store import shown, tracking_uri
 from flows.workspace import Workspace
@@ -57,5 +57,4 @@ def receipt(workspace: Workspace, params: Params) -> Receipt:
 def outstanding(workspace: Workspace, params: Params) -> list[str]:
     """Side effects that the results still lack, in order."""
     done = receipt(workspace, params).done
-    there = (workspace.root / BENCHMARK).exists()
-    return [name for name in EFFECTS if name not in done or (name == BENCHMARKED and not there)]
+    return [name for name in EFFECTS if name not in done or (name == BENCHMARKED and not measured(workspace.root))]

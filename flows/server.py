@@ -135,7 +135,7 @@ def serve_uis(root: Path, prefect_port: int, mlflow_port: int, say: Callable[[st
         ("Prefect", start_prefect(root, prefect_port, ui=True), f"http://{HOST}:{prefect_port}", "/api/health"),
         (
             "MLflow",
-            Process(["bash", str(script)], root, {"MLFLOW_PORT": str(mlflow_port)}),
+            Process(["sh", str(script)], root, {"MLFLOW_PORT": str(mlflow_port), "PYTHON": sys.executable}),
             f"http://{HOST}:{mlflow_port}",
             "/health",
         ),

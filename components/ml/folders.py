@@ -4,48 +4,76 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from components.errors import UserError
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+TOKENIZERS = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+_OFFSET_MODELS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")  # positions start after the padding id
 
 
 def check_folder(folder: Path, max_length: int | None = None) -> None:
     """Refuse a base model that can't be loaded, or that can't read texts of ``max_length`` tokens.
 
     Raises:
-        UserError: the folder is missing, isn't in transformers' format, holds no safetensors weights,
-            or the model's context is shorter than ``max_length``.
+        UserError: the folder is missing, isn't in transformers' format, holds no safetensors weights or no
+            tokenizer, or the model's context is shorter than ``max_length``.
     """
     if not folder.is_dir():
-        raise UserError(
-            f"teacher.base: expected a model folder, but there is no folder {folder}.",
-            "Name a folder in transformers' format inside data/ (`stillhouse data pull` gets the demonstration's).",
-            "parameters",
+        raise _refused(
+            f"The base model's folder {folder} does not exist (teacher.base).",
+            "Name a folder with a transformers model; `stillhouse data pull` gets the demonstration's.",
         )
-    for choices in (
-        ("config.json",),
-        ("model.safetensors", "model.safetensors.index.json"),
-        ("tokenizer.json", "vocab.txt", "tokenizer_config.json"),
-    ):
-        if not any((folder / name).exists() for name in choices):
-            raise UserError(
-                f"teacher.base: {folder} has no {choices[0]}.",
-                "Save model and tokenizer there with `save_pretrained`; only safetensors weights are read, no pickles.",
-                "parameters",
-            )
-    context = _config(folder).get("max_position_embeddings")
-    if max_length is not None and isinstance(context, int) and max_length > context:
-        raise UserError(
-            f"data.max_length: {max_length} tokens are more than the {context} that the model in {folder} can read.",
-            f"Set it to {context} at most.",
-            "parameters",
+    positions = _positions(_config(folder))
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        raise _refused(
+            f"The base model {folder} has no {WEIGHTS[0]}.",
+            "Save the model there with `save_pretrained`; only safetensors weights are read, no pickles.",
+        )
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise no_tokenizer(folder, f"none of {', '.join(TOKENIZERS)} is there")
+    if max_length is not None and positions is not None and max_length > positions:
+        raise _refused(
+            f"data.max_length is {max_length}, but the base model {folder} takes at most {positions} tokens.",
+            f"Set data.max_length to {positions} or less, or choose a base model with a longer context.",
         )
 
 
-def _config(folder: Path) -> dict[str, object]:
+def no_tokenizer(folder: Path, why: str) -> UserError:
+    """The error for a folder without a tokenizer that can be loaded."""
+    return _refused(
+        f"The base model {folder} has no tokenizer that can be loaded: {why}.",
+        "Save the tokenizer into the folder beside the model (tokenizer.save_pretrained).",
+    )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    remedy = "teacher.base must be a folder that transformers' save_pretrained wrote."
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"teacher.base: {folder / 'config.json'} is not JSON: {error}.", "Save the model again.", "parameters"
-        ) from None
-    return dict(config)
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _refused(f"The base model {folder} has no config.json.", remedy) from None
+    except ValueError as error:
+        raise _refused(f"{path} is not JSON: {error}.", remedy) from None
+    return config
+
+
+def _positions(config: dict[str, Any]) -> int | None:
+    """How many tokens the model has positions for; None if it names no limit (relative positions)."""
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if positions and config.get("model_type") in _OFFSET_MODELS:
+        return int(positions) - int(config.get("pad_token_id") or 0) - 1
+    return int(positions) if positions else None
+
+
+def _refused(message: str, remedy: str) -> UserError:
+    return UserError(message, remedy, "parameters")

@@ -33,6 +33,19 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What came of a check: how many rows or classes break it, of how many, and the first ten of them.
+
+    ``breaking`` holds row numbers or labels. A check of a whole file counts as one.
+    """
+
+    passed: bool
+    failing: int
+    of: int
+    breaking: Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
 class Context:
     """What the checks depend on besides the rules: the splits there are and how to read them."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from components.errors import UserError
+from components.ml.folders import check_folder
 from components.params import Data, Validate
 from components.validate.database import connect
 from components.validate.facts import (
@@ -23,12 +24,13 @@ from components.validate.facts import (
 )
 from components.validate.formats import column_names
 from components.validate.measure import measure
+from components.validate.messages import failed, lines
 from components.validate.reading import check_files, shards
 from components.validate.report import REPORT, write_report
 from components.validate.rules import Context, build_checks
 from components.validate.splits import place_rows
-from components.validate.tokens import check_base_model, token_counter
-from components.validate.verdicts import Frames, failed, judge, lines
+from components.validate.tokens import token_counter
+from components.validate.verdicts import Frames, judge
 
 
 def run(*, data_folder: Path, base_model: Path, data: Data, settings: Validate, output: Path) -> None:
@@ -48,7 +50,7 @@ def run(*, data_folder: Path, base_model: Path, data: Data, settings: Validate, 
             of severity error failed (gate).
     """
     check_files(data, data_folder.parent)
-    check_base_model(base_model, data.max_length)
+    check_folder(base_model, data.max_length)
     with tempfile.TemporaryDirectory(dir=output) as scratch:
         measured = Path(scratch) / "measured.parquet"
         measure(data, data_folder.parent, token_counter(base_model), measured)
@@ -72,8 +74,8 @@ def _gate(
     splits = [split for split in SPLITS if split != "unlabelled" or split in data.files]
     context = Context(data, labels, splits, columns)
     checks = build_checks(settings.rules, context)
-    results = evaluate(checks, Frames(database, context), REPORT / "data_docs")
-    return judge(database, settings.rules, context, checks, results)
+    outcomes = evaluate(checks, Frames(database, context), REPORT / "data_docs")
+    return judge(database, settings.rules, context, checks, outcomes)
 
 
 def _about(data: Data, made: list[str]) -> dict[str, Any]:

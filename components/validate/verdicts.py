@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 
-from components.validate.rules import Check, Context, bound, rule_settings
+from components.validate.messages import class_sentence, share_sentence
+from components.validate.rules import Check, Context, Outcome, bound, rule_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,112 +54,101 @@ def class_counts(database: duckdb.DuckDBPyConnection, split: str) -> list[dict[s
 
 
 def judge(
-    database: duckdb.DuckDBPyConnection, rules: Rules, context: Context, checks: Sequence[Check], results: Sequence[Any]
+    database: duckdb.DuckDBPyConnection,
+    rules: Rules,
+    context: Context,
+    checks: Sequence[Check],
+    outcomes: Sequence[Outcome],
 ) -> dict[str, Any]:
-    """The verdict on every rule, those that are off included, from the results of its checks.
+    """The verdict on every rule, those that are off included, from the outcomes of its checks.
 
     Returns:
         ``passed`` (no rule of severity error failed), ``expectations`` (how many were evaluated), ``labels`` and
-        ``rules``: a list of rule, severity, passed, bound, observed, checks, findings and examples.
+        ``rules``: a list of rule, severity, passed (null if nothing was checked), bound, observed (the worst),
+        checks, findings and examples.
     """
-    found = list(zip(checks, results, strict=True))
+    pairs = list(zip(checks, outcomes, strict=True))
     verdicts = [
-        _verdict(database, name, rule, [pair for pair in found if pair[0].rule == name], context)
+        _verdict(database, name, rule, [pair for pair in pairs if pair[0].rule == name], context)
         for name, rule in rule_settings(rules).items()
     ]
     return {
-        "passed": not failed(verdicts, "error"),
+        "passed": not any(found["severity"] == "error" and found["passed"] is False for found in verdicts),
         "expectations": len(checks),
         "labels": list(context.labels),
         "rules": verdicts,
     }
 
 
-def failed(verdicts: Sequence[Mapping[str, Any]], severity: str) -> list[Mapping[str, Any]]:
-    """The rules of a severity that failed."""
-    return [verdict for verdict in verdicts if verdict["severity"] == severity and verdict["passed"] is False]
-
-
-def lines(verdict: Mapping[str, Any]) -> Iterator[str]:
-    """What a failed rule found, a line for each split or class, with an example where there is one."""
-    for finding in verdict["findings"]:
-        examples = [example for example in verdict["examples"] if example["what"] == finding["what"]]
-        yield f"{verdict['rule']}: {finding['says']}" + (f", such as {_example(examples[0])}" if examples else "")
-
-
-def _example(example: Mapping[str, Any]) -> str:
-    shown = example["text"] if example["text"] is None else repr(example["text"][:60])
-    label = f" (label {example['label']!r})" if example["label"] is not None else ""
-    like = example.get("like")
-    also = f", like row {like['row']} of {like['file']}" if like else ""
-    return f"row {example['row']} of {example['file']}{label}: {shown or 'no text'}{also}"
+_Pairs = Sequence[tuple[Check, Outcome]]
 
 
 def _verdict(
-    database: duckdb.DuckDBPyConnection, name: str, rule: Rule, found: Sequence[tuple[Check, Any]], context: Context
+    database: duckdb.DuckDBPyConnection, name: str, rule: Rule, pairs: _Pairs, context: Context
 ) -> dict[str, Any]:
-    outcomes = [_outcome(check, result) for check, result in found]
-    broken = [(check, result) for check, result in found if not result.success]
-    shares = [outcome["observed"] for outcome in outcomes if outcome["observed"] is not None]
-    lowest = bool(found) and found[0][0].frame == "classes"
-    share = max(1, EXAMPLES // max(1, len(broken)))
+    observed = [value for check, outcome in pairs if (value := _observed(database, check, outcome)) is not None]
+    broken = [(check, outcome) for check, outcome in pairs if not outcome.passed]
+    worst = min if name in ("rows_per_class", "class_balance") else max
     return {
         "rule": name,
         "severity": rule.severity,
-        "passed": all(result.success for _, result in found) if found else None,
+        "passed": not broken if pairs else None,
         "bound": bound(rule),
-        "observed": (min(shares) if lowest else max(shares)) if shares else None,
-        "checks": outcomes,
-        "findings": [finding for check, result in broken for finding in _findings(database, rule, check, result)],
-        "examples": [
-            example
-            for check, result in broken
-            if check.frame == "rows" and "unexpected_count" in result.result
-            for example in _examples(database, check, [int(row) for row in _breaking(result, "row")[:share]], context)
-        ][:EXAMPLES],
+        "observed": worst(observed) if observed else None,
+        "checks": [
+            {
+                "split": check.split,
+                "what": check.what,
+                "passed": outcome.passed,
+                "failing": outcome.failing,
+                "of": outcome.of,
+                "observed": _observed(database, check, outcome),
+            }
+            for check, outcome in pairs
+        ],
+        "findings": [finding for check, outcome in broken for finding in _findings(database, rule, check, outcome)],
+        "examples": _shared_out(database, broken, context),
     }
 
 
-def _breaking(result: Any, index: str) -> list[Any]:
-    """The first rows (by number) or classes (by label) that break a check, from the frame's named index."""
-    return [found[index] for found in result.result["partial_unexpected_index_list"]]
+def _observed(database: duckdb.DuckDBPyConnection, check: Check, outcome: Outcome) -> float | None:
+    """The share of rows that break the rule, the least rows or share of a class, or nothing for a whole file."""
+    if check.frame == "classes":
+        return float(min(found[check.arguments["column"]] for found in class_counts(database, check.split)))
+    if "column" not in check.arguments:
+        return None
+    return outcome.failing / outcome.of if outcome.of else 0.0
 
 
-def _outcome(check: Check, result: Any) -> dict[str, Any]:
-    """How many rows or classes of a split break the rule, of how many, and the share or the least value."""
-    found = result.result
-    outcome = {"split": check.split, "what": check.what, "passed": bool(result.success)}
-    if "unexpected_count" not in found:
-        return outcome | {"failing": int(not result.success), "of": 1, "observed": None}
-    failing, of = int(found["unexpected_count"]), int(found["element_count"]) - int(found["missing_count"])
-    return outcome | {"failing": failing, "of": of, "observed": failing / of if of else 0.0}
-
-
-def _findings(database: duckdb.DuckDBPyConnection, rule: Rule, check: Check, result: Any) -> Iterator[dict[str, str]]:
+def _findings(
+    database: duckdb.DuckDBPyConnection, rule: Rule, check: Check, outcome: Outcome
+) -> Iterator[dict[str, str]]:
     """What a failed check says: a sentence, or for classes one for each."""
     if check.frame == "classes":
-        failing = _breaking(result, "label")
         for found in class_counts(database, check.split):
-            if found["label"] in failing:
-                yield {"what": check.what, "says": _class_sentence(found, rule, check.split)}
-    elif "unexpected_count" in result.result:
-        outcome = _outcome(check, result)
-        allowed = f"at most {bound(rule)['max_share']:.4g} allowed"
-        share = f"{outcome['failing']:,} of {outcome['of']:,} ({outcome['observed']:.2%}; {allowed}) "
-        yield {"what": check.what, "says": share + check.what}
+            if found["label"] in outcome.breaking:
+                yield {"what": check.what, "says": class_sentence(found, bound(rule), check.split)}
+    elif "column" in check.arguments:
+        found = _unknown_labels(database, check.split) if check.rule == "known_label" else {}
+        yield {"what": check.what, "says": share_sentence(check, outcome, bound(rule)["max_share"], found)}
     else:
         yield {"what": check.what, "says": check.what}
 
 
-def _class_sentence(found: Mapping[str, Any], rule: Rule, split: str) -> str:
-    limits = bound(rule)
-    rows = f"{found['rows']:,} row{'' if found['rows'] == 1 else 's'}"
-    if "min_rows" in limits:
-        return f"the class {found['label']!r} has {rows} in {split}; at least {limits['min_rows']} are needed"
-    return (
-        f"the class {found['label']!r} has {rows}, {found['share']:.1%} of {split}; "
-        f"at least {limits['min_share']:.1%} are expected"
-    )
+def _unknown_labels(database: duckdb.DuckDBPyConnection, split: str) -> dict[str, int]:
+    query = """SELECT label, count(*) AS n FROM facts WHERE split = $split AND unknown_label
+               GROUP BY label ORDER BY n DESC, label LIMIT 5"""
+    return dict(database.execute(query, {"split": split}).fetchall())
+
+
+def _shared_out(database: duckdb.DuckDBPyConnection, broken: _Pairs, context: Context) -> list[dict[str, Any]]:
+    """At most ten examples, an equal part of them from each failed check of rows."""
+    broken = [(check, outcome) for check, outcome in broken if check.frame == "rows" and outcome.breaking]
+    each = max(1, EXAMPLES // max(1, len(broken)))
+    examples: list[dict[str, Any]] = []
+    for check, outcome in broken:
+        examples += _examples(database, check, outcome.breaking[:each], context)
+    return examples[:EXAMPLES]
 
 
 def _examples(

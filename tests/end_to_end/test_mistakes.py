@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -44,27 +45,36 @@ def third_class(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "label": "mixed"} if index in (3, 8) else row for index, row in enumerate(rows)]
 
 
+def class_with_two_rows(project: Project) -> None:
+    rewrite("train.jsonl", third_class)(project)
+    set_param("data", labels=None)(project)
+
+
+def misspelt(project: Project) -> None:
+    project.edit(lambda params: params["distill"].update(temprature=2.0))
+
+
+def without_column(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"txt": row["text"], "label": row["label"], "group": row["group"]} for row in rows]
+
+
+def unknown_label(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**rows[0], "label": "glorious"}, *rows[1:]]
+
+
+NOWHERE = {"specific": {"objective": "labels", "on": "nowhere", "epochs": 1, "lr": 1e-3}}
 MISTAKES: dict[str, tuple[Callable[[Project], None], tuple[str, ...]]] = {
-    "missing column": (
-        rewrite("test.jsonl", lambda rows: [{"txt": row["text"], "label": row["label"], "group": "a"} for row in rows]),
-        ("text", "data/test.jsonl", "txt"),
-    ),
-    "unknown label": (
-        rewrite("test.jsonl", lambda rows: [{**rows[0], "label": "glorious"}, *rows[1:]]),
-        ("known_label", "glorious"),
-    ),
+    "missing column": (rewrite("test.jsonl", without_column), ("text", "data/test.jsonl", "txt")),
+    "unknown label": (rewrite("test.jsonl", unknown_label), ("known_label", "glorious")),
     "empty file": (rewrite("validation.jsonl", lambda rows: []), ("data/validation.jsonl", "no rows")),
     "not UTF-8": (not_utf8, ("data/train.jsonl", "UTF-8", "241")),
-    "class with two rows": (
-        lambda project: (rewrite("train.jsonl", third_class)(project), set_param("data", labels=None)(project))[0],
-        ("rows_per_class", "mixed"),
-    ),
-    "misspelt key": (lambda project: project.edit(lambda p: p["distill"].update(temprature=2.0)), ("temprature", "temperature")),
+    "class with two rows": (class_with_two_rows, ("rows_per_class", "mixed")),
+    "misspelt key": (misspelt, ("temprature", "temperature")),
     "mistyped value": (set_param("runtime", threads="two"), ("runtime.threads", "'two'")),
     "no such base model": (set_param("teacher", base="data/nowhere"), ("teacher.base", "data/nowhere")),
-    "group without rows": (set_param("finetune", phases={"specific": {"objective": "labels", "on": "nowhere", "epochs": 1, "lr": 1e-3}}), ("nowhere",)),
+    "group without rows": (set_param("finetune", phases=NOWHERE), ("nowhere",)),
     "data gone": (lambda project: shutil.rmtree(project.root / "data"), ("data/", "stillhouse data pull")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -105,10 +115,9 @@ def test_a_full_disk_is_told_plainly_and_earlier_results_stay(copied: Project, s
         (small_disk / name).mkdir()
         (copied.root / name).symlink_to(small_disk / name)
     filler = small_disk / "filler"
-    with pytest.raises(OSError, match="space"), filler.open("wb") as file:
-        while True:
-            file.write(bytes(4096))
-            file.flush()
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
     copied.edit(lambda params: params.update(seed=99))
     done = copied.run("stillhouse", "run", code=2)
     assert "disk is full" in done.stderr.lower()

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from components.errors import UserError
 from flows.compare import comparison, markdown, table, verdicts
+from flows.models import models
 
 GROUPS = {"editorials": -0.026, "products": -0.027, "tweets": 0.048}
 
@@ -63,7 +64,13 @@ def write(root: Path, groups: dict[str, float] = GROUPS, benchmark: bool = True)
             }.items()
         }
         (root / "reports").mkdir()
-        (root / "reports/benchmark.json").write_text(json.dumps({"models": speeds}), encoding="utf-8")
+        report = {"models": speeds, "content": {model.name: f"hash of {model.stage}" for model in models()}}
+        (root / "reports/benchmark.json").write_text(json.dumps(report), encoding="utf-8")
+    outs = {
+        model.stage: {"outs": [{"path": f"artifacts/{model.stage}", "md5": f"hash of {model.stage}"}]}
+        for model in models()
+    }
+    (root / "dvc.lock").write_text(json.dumps({"stages": outs}), encoding="utf-8")
 
 
 def rendered(found: dict[str, Any], width: int) -> list[str]:
@@ -171,3 +178,10 @@ def test_markdown_has_a_row_for_each_model_and_keeps_pipes_out_of_cells(tmp_path
         "| LoRA student",
     ]
     assert len([line for line in lines if line.startswith("- ")]) == 4
+
+
+def test_speeds_of_other_models_are_not_shown(tmp_path: Path) -> None:
+    write(tmp_path)
+    lock = (tmp_path / "dvc.lock").read_text(encoding="utf-8")
+    (tmp_path / "dvc.lock").write_text(lock.replace("hash of finetune", "another hash"), encoding="utf-8")
+    assert comparison(tmp_path)["models"]["lora"]["throughput_per_s"] is None

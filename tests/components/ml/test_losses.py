@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,29 +40,29 @@ def test_kd_has_zero_value_and_gradient_when_student_equals_teacher(logits: tupl
     assert student.grad.abs().max() < 1e-6
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        pytest.param(lambda s, t: T**2 * F.kl_div(F.log_softmax(s / T, -1), F.softmax(t / T, -1), reduction="mean"), id="mean over classes"),
-        pytest.param(lambda s, t: by_definition(s, t, T) / T**4, id="divided by T squared"),
-        pytest.param(lambda s, t: by_definition(s, t, T) / T**2, id="T squared dropped"),
-        pytest.param(
-            lambda s, t: T**2 * F.kl_div((F.softmax(s, -1) / T).log(), F.softmax(t, -1) / T, reduction="batchmean"),
-            id="probabilities divided by T",
-        ),
-        pytest.param(
-            lambda s, t: T**2
-            * F.kl_div(
-                F.log_softmax(s.view(2, 6, CLASSES) / T, -1), F.softmax(t.view(2, 6, CLASSES) / T, -1), reduction="batchmean"
-            ),
-            id="three-dimensional batchmean",
-        ),
-        pytest.param(lambda s, t: by_definition(t, s, T), id="arguments swapped"),
-    ],
-)  # fmt: skip
-def test_kd_is_none_of_the_known_wrong_forms(logits: tuple[torch.Tensor, torch.Tensor], wrong: object) -> None:
-    assert callable(wrong)
-    assert not torch.isclose(kd_loss(*logits, T).double(), wrong(*logits), rtol=1e-3)
+WRONG_FORMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "mean over classes too": lambda s, t: T**2 * kl(s / T, t / T, "mean"),
+    "divided by T squared": lambda s, t: kl(s / T, t / T, "batchmean") / T**2,
+    "T squared dropped": lambda s, t: kl(s / T, t / T, "batchmean"),
+    "probabilities divided by T": lambda s, t: (
+        T**2 * F.kl_div((F.softmax(s, -1) / T).log(), F.softmax(t, -1) / T, reduction="batchmean")
+    ),
+    "batchmean over sequences, not positions": lambda s, t: (
+        T**2 * kl(s.view(2, 6, CLASSES) / T, t.view(2, 6, CLASSES) / T, "batchmean")
+    ),
+    "student and teacher swapped": lambda s, t: T**2 * kl(t / T, s / T, "batchmean"),
+}
+
+
+def kl(student: torch.Tensor, teacher: torch.Tensor, reduction: str) -> torch.Tensor:
+    """PyTorch's KL divergence of two sets of logits."""
+    return F.kl_div(F.log_softmax(student, -1), F.softmax(teacher, -1), reduction=reduction)
+
+
+@pytest.mark.parametrize("form", WRONG_FORMS)
+def test_kd_is_none_of_the_known_wrong_forms(logits: tuple[torch.Tensor, torch.Tensor], form: str) -> None:
+    right, wrong = kd_loss(*logits, T).double(), WRONG_FORMS[form](*logits)
+    assert not torch.isclose(right, wrong, rtol=1e-3)
 
 
 def test_kd_gradient_keeps_its_size_over_temperatures(logits: tuple[torch.Tensor, torch.Tensor]) -> None:

@@ -39,7 +39,7 @@ def test_layers_are_chosen_as_named(layers: int | list[int], take: str, expected
 
 @pytest.mark.parametrize("layers", [7, [0, 6], [2, 1], [1, 1]])
 def test_layers_the_teacher_lacks_are_refused(layers: int | list[int]) -> None:
-    with pytest.raises(UserError, match="distill.student.layers"):
+    with pytest.raises(UserError, match=r"distill\.student\.layers"):
         choose_layers(6, layers, "lower")
 
 

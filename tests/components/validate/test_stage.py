@@ -202,3 +202,16 @@ def test_bad_files_and_models_are_named_before_anything_is_read(folder: Any, bas
     assert caught.value.kind == "parameters"
     with pytest.raises(UserError, match="takes at most 64 tokens"):
         validate(folder, base_model, sound_rows(), "long", max_length=65)
+
+
+def test_labels_and_columns_are_escaped_in_the_data_docs_too(folder: Any, base_model: Path) -> None:
+    rows = sound_rows()
+    for row in rows["test"]:
+        row["<script>c"] = "x"
+    rows["test"][5]["label"] = "<script>标签"
+    with pytest.raises(UserError, match=r"'<script>标签' \(1\)"):
+        validate(folder, base_model, rows, labels=["好", "差", "<script>类"])
+    pages = [path.read_text("utf-8") for path in (folder.root / "reports/gate").rglob("*.html")]
+    assert any("&lt;script&gt;标签" in page for page in pages)
+    assert not any("<script>" + data in page for page in pages for data in ("c", "标签", "类"))
+    assert "the class '<script>类' has 0 rows in test" in verdict(folder, "rows_per_class")["findings"][-1]["says"]

@@ -1,0 +1,46 @@
+"""What a failed rule says in one line, with a row to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from components.validate.rules import Check, Outcome
+
+
+def failed(verdicts: Sequence[Mapping[str, Any]], severity: str) -> list[Mapping[str, Any]]:
+    """The rules of a severity that failed."""
+    return [verdict for verdict in verdicts if verdict["severity"] == severity and verdict["passed"] is False]
+
+
+def lines(verdict: Mapping[str, Any]) -> Iterator[str]:
+    """What a failed rule found, a line for each split or class, with an example where there is one."""
+    for finding in verdict["findings"]:
+        examples = [example for example in verdict["examples"] if example["what"] == finding["what"]]
+        yield f"{verdict['rule']}: {finding['says']}" + (f"; see {_example(examples[0])}" if examples else "")
+
+
+def share_sentence(check: Check, outcome: Outcome, max_share: float, unknown_labels: Mapping[str, int]) -> str:
+    """How many rows break a rule and how many may; for unknown labels the most frequent of them too."""
+    share = f"{outcome.failing / outcome.of:.2%}; at most {100 * max_share:.4g}% allowed"
+    named = ", ".join(f"{label!r} ({rows:,})" for label, rows in unknown_labels.items())
+    return f"{outcome.failing:,} of {outcome.of:,} {check.what} ({share})" + (f": {named}" if named else "")
+
+
+def class_sentence(found: Mapping[str, Any], bound: Mapping[str, float], split: str) -> str:
+    """How few rows a class has (``label``, ``rows``, ``share``), and how many it should have."""
+    rows = f"{found['rows']:,} row{'' if found['rows'] == 1 else 's'}"
+    if "min_rows" in bound:
+        return f"the class {found['label']!r} has {rows} in {split}; at least {bound['min_rows']} are needed"
+    return (
+        f"the class {found['label']!r} has {rows}, {found['share']:.1%} of {split}; "
+        f"at least {bound['min_share']:.1%} are expected"
+    )
+
+
+def _example(example: Mapping[str, Any]) -> str:
+    shown = "no text" if example["text"] is None else repr(example["text"][:60])
+    label = f" (label {example['label']!r})" if example["label"] is not None else ""
+    like = example.get("like")
+    also = f", like row {like['row']} of {like['file']}" if like else ""
+    return f"row {example['row']} of {example['file']}{label}: {shown}{also}"
