@@ -32,7 +32,9 @@ def write_tables(
     histories: dict[str, list[dict[str, Any]]],
     class_names: Sequence[str],
 ) -> None:
-    """Write groups.csv, reliability.csv, training.csv, validation.csv and confusion/MODEL.csv.
+    """Write groups.csv, and under confusion/, reliability/, training/ and validation/ one MODEL.csv each.
+
+    A file for each model, since `dvc plots` tells curves apart by their files.
 
     Args:
         folder: where to.
@@ -42,24 +44,19 @@ def write_tables(
         histories: the lines of each model's history.
         class_names: names of the classes, in order.
     """
-    (folder / "confusion").mkdir(parents=True)
-    for name, confusion in confusions.items():
-        lines = _confusion_lines(confusion, class_names)
-        _write(folder / "confusion" / f"{name}.csv", ("actual", "predicted"), lines)
     _write(folder / "groups.csv", ("model", "group", "accuracy", "low", "high", "rows"), _group_lines(models))
-    _write(folder / "reliability.csv", ("model", "confidence", "accuracy", "rows"), _reliability_lines(curves))
-    for file, columns, keys in (
-        ("training.csv", ("model", "phase", "step", "loss"), ("phase", "step", "loss")),
-        (
-            "validation.csv",
-            ("model", "phase", "step", "loss", "accuracy"),
-            ("phase", "step", "eval_loss", "eval_accuracy"),
-        ),
-    ):
-        _write(folder / file, columns, _history_lines(histories, keys))
+    for name in models:
+        lines = _confusion_lines(confusions[name], class_names)
+        _write(folder / "confusion" / f"{name}.csv", ("actual", "predicted"), lines)
+        lines = _reliability_lines(curves[name])
+        _write(folder / "reliability" / f"{name}.csv", ("confidence", "accuracy", "rows"), lines)
+        lines = _history_lines(histories[name], ("phase", "step", "loss"))
+        _write(folder / "training" / f"{name}.csv", ("phase", "step", "loss"), lines)
+        lines = _history_lines(histories[name], ("phase", "step", "eval_loss", "eval_accuracy"))
+        _write(folder / "validation" / f"{name}.csv", ("phase", "step", "loss", "accuracy"), lines)
 
 
-def _confusion_lines(confusion: np.ndarray, class_names: Sequence[str]) -> Iterable[tuple[str, str]]:
+def _confusion_lines(confusion: np.ndarray, class_names: Sequence[str]) -> Iterable[tuple[Any, ...]]:
     """A line for each row; in a large test set, the same shares in fewer lines."""
     scale = min(1.0, CONFUSION_LINES / confusion.sum())
     for (actual, predicted), rows in np.ndenumerate(confusion):
@@ -73,20 +70,19 @@ def _group_lines(models: dict[str, dict[str, Any]]) -> Iterable[tuple[Any, ...]]
             yield name, group, scores["accuracy"], *scores["accuracy_ci"], scores["rows"]
 
 
-def _reliability_lines(curves: dict[str, Reliability]) -> Iterable[tuple[Any, ...]]:
-    for name, curve in curves.items():
-        for index in np.flatnonzero(curve.rows):
-            yield name, float(curve.confidence[index]), float(curve.accuracy[index]), int(curve.rows[index])
+def _reliability_lines(curve: Reliability) -> Iterable[tuple[Any, ...]]:
+    for index in np.flatnonzero(curve.rows):
+        yield float(curve.confidence[index]), float(curve.accuracy[index]), int(curve.rows[index])
 
 
-def _history_lines(histories: dict[str, list[dict[str, Any]]], keys: Sequence[str]) -> Iterable[tuple[Any, ...]]:
-    for name, history in histories.items():
-        for line in history:
-            if all(key in line for key in keys):
-                yield name, *(line[key] for key in keys)
+def _history_lines(history: list[dict[str, Any]], keys: Sequence[str]) -> Iterable[tuple[Any, ...]]:
+    for line in history:
+        if all(key in line for key in keys):
+            yield tuple(line[key] for key in keys)
 
 
 def _write(path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)

@@ -188,11 +188,11 @@ def test_tables_hold_what_the_pictures_show(output: Path) -> None:
     assert len(lines["confusion/lora.csv"]) == 1 + 60
     assert lines["groups.csv"][0] == "model,group,accuracy,low,high,rows"
     assert len(lines["groups.csv"]) == 1 + 4 * 2
-    assert lines["reliability.csv"][0] == "model,confidence,accuracy,rows"
-    assert sum(int(line.split(",")[-1]) for line in lines["reliability.csv"][1:]) == 4 * 60
-    assert "student,general,10,1.1" in lines["training.csv"]
-    assert "student,general,20,1.0,0.5" in lines["validation.csv"]
-    assert not [line for line in lines["training.csv"] if line.startswith("teacher")]
+    assert lines["reliability/lora.csv"][0] == "confidence,accuracy,rows"
+    assert sum(int(line.split(",")[-1]) for line in lines["reliability/lora.csv"][1:]) == 60
+    assert "general,10,1.1" in lines["training/student.csv"]
+    assert "general,20,1.0,0.5" in lines["validation/student.csv"]
+    assert lines["training/teacher.csv"] == ["phase,step,loss"]
 
 
 def test_rows_without_document_keys_and_one_group_work(inputs: dict[str, Path], tmp_path: Path) -> None:
