@@ -15,6 +15,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from components.errors import UserError
+
 if TYPE_CHECKING:  # importing peft takes seconds, and only training needs it
     from peft import PeftModel
 
@@ -22,10 +24,20 @@ if TYPE_CHECKING:  # importing peft takes seconds, and only training needs it
 def load_classifier(
     folder: Path, device: torch.device | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model, in evaluation mode and float32, and the tokenizer of a transformers folder; no network, no pickle."""
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+    """The model, in evaluation mode and float32, and the tokenizer of a transformers folder; no network, no pickle.
+
+    Raises:
+        UserError: some weights are missing, which transformers would draw at random; such as a head never trained.
+    """
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
     )
+    if report["missing_keys"]:
+        raise UserError(
+            f"{folder} is no tuned classifier: it lacks the weights {', '.join(sorted(report['missing_keys']))}.",
+            "Give a model that was tuned for the task, or tune it: name a phase in teacher.order.",
+            "parameters",
+        )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     torch.nn.Module.to(model, device=device or torch.device("cpu"))
     return model.eval(), tokenizer

@@ -1,0 +1,215 @@
+"""Teacher, label, distill, control and finetune on a tiny model, each called as its stage calls it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from components import control, distill, finetune, label, teacher
+from components.errors import UserError
+from components.ml.scoring import load_classifier, predict_logits
+from components.params import Distill, Finetune, Label, Phase, Runtime, Student, Teacher
+
+COMMON: dict[str, Any] = {"seed": 5, "runtime": Runtime(threads=1), "max_length": 32}
+GENERAL = {"objective": "labels", "epochs": 4, "lr": 5e-3}
+DISTILL = Distill.model_validate(
+    {
+        "student": {"layers": 2},
+        "order": ["distill"],
+        "phases": {"distill": {"objective": "distill", "epochs": 3, "lr": 5e-3}},
+    }
+)
+LORA = {"lora": {"r": 2, "alpha": 4, "dropout": 0.1, "targets": ["query", "value"]}}
+SPECIFIC = {"objective": "labels", "on": "a", "epochs": 2, "lr": 1e-2, "trainable": LORA}
+
+
+def train_teacher(splits: Path, base: Path, output: Path, order: list[str] | None = None, **changes: Any) -> Path:
+    output.mkdir(parents=True)
+    order = ["general"] if order is None else order
+    settings = Teacher.model_validate({"base": "data/base_model", "order": order, "phases": {"general": GENERAL}})
+    inputs = {name: splits / name for name in ("train", "validation")}
+    schema = splits / "schema.json"
+    teacher.run(**inputs, schema=schema, base_model=base, settings=settings, output=output, **COMMON | changes)
+    return output
+
+
+def write_logits(splits: Path, teacher_model: Path, output: Path) -> Path:
+    output.mkdir()
+    inputs = {name: splits / name for name in ("train", "unlabelled")}
+    settings = {"runtime": COMMON["runtime"], "max_length": 32, "settings": Label(batch_size=16)}
+    label.run(**inputs, teacher=teacher_model, output=output, **settings)
+    return output
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, tiny_splits: Path) -> Mapping[str, Path]:
+    """The outputs of every stage, by name."""
+    root = tmp_path_factory.mktemp("stages")
+    folders = {"teacher": train_teacher(tiny_splits, tiny_encoder, root / "teacher")}
+    model = folders["teacher"] / "model"
+    folders["label"] = write_logits(tiny_splits, model, root / "label")
+    splits = {name: tiny_splits / name for name in ("train", "validation")}
+    for name in ("distill", "control", "finetune"):
+        folders[name] = root / name
+        folders[name].mkdir()
+    distill.run(
+        **splits,
+        unlabelled=tiny_splits / "unlabelled",
+        teacher_logits=folders["label"],
+        teacher=model,
+        settings=DISTILL,
+        output=folders["distill"],
+        **COMMON,
+    )
+    control.run(
+        **splits,
+        teacher=model,
+        student=DISTILL.student,
+        order=DISTILL.order,
+        phases=DISTILL.phases,
+        output=folders["control"],
+        **COMMON,
+    )
+    settings = Finetune.model_validate({"group": "a", "order": ["specific"], "phases": {"specific": SPECIFIC}})
+    student = folders["distill"] / "model"
+    finetune.run(**splits, student=student, settings=settings, output=folders["finetune"], **COMMON)
+    return folders
+
+
+def weights(folder: Path) -> str:
+    return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_training_twice_gives_the_same_weights_bit_for_bit(
+    made: Mapping[str, Path], tiny_splits: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    again = train_teacher(tiny_splits, tiny_encoder, tmp_path / "again")
+    assert weights(again) == weights(made["teacher"])
+    assert (again / "history.jsonl").read_bytes() == (made["teacher"] / "history.jsonl").read_bytes()
+
+
+def test_another_seed_gives_other_weights(
+    made: Mapping[str, Path], tiny_splits: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    other = train_teacher(tiny_splits, tiny_encoder, tmp_path / "other", seed=6)
+    assert weights(other) != weights(made["teacher"])
+
+
+def test_a_tuned_teacher_is_taken_as_it_is(made: Mapping[str, Path], tiny_splits: Path, tmp_path: Path) -> None:
+    taken = train_teacher(tiny_splits, made["teacher"] / "model", tmp_path / "taken", order=[])
+    assert weights(taken) == weights(made["teacher"])
+    assert (taken / "history.jsonl").read_text() == ""
+
+
+def test_a_tuned_teacher_for_other_labels_is_refused(
+    made: Mapping[str, Path], tiny_splits: Path, tmp_path: Path
+) -> None:
+    splits = tmp_path / "splits"
+    shutil.copytree(tiny_splits, splits)
+    (splits / "schema.json").write_text('{"labels": ["bad", "good"], "groups": ["a", "b"]}')
+    with pytest.raises(UserError, match="was tuned for the labels"):
+        train_teacher(splits, made["teacher"] / "model", tmp_path / "taken", order=[])
+
+
+def test_a_base_model_without_a_head_is_no_tuned_teacher(tiny_splits: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="classifier"):
+        train_teacher(tiny_splits, tiny_encoder, tmp_path / "taken", order=[])
+
+
+@pytest.mark.parametrize("split", ["train", "unlabelled"])
+def test_logits_stand_beside_their_rows(made: Mapping[str, Path], tiny_splits: Path, split: str) -> None:
+    rows = pq.read_table(tiny_splits / split)
+    scored = pq.read_table(made["label"] / split)
+    assert scored["row"].equals(rows["row"])
+    model, tokenizer = load_classifier(made["teacher"] / "model")
+    expected = predict_logits(model, tokenizer, rows["text"].to_pylist(), max_length=32)
+    assert np.allclose(np.array(scored["logits"].to_pylist()), expected, atol=1e-5)
+
+
+def test_a_student_has_fewer_layers_and_the_label_names(made: Mapping[str, Path]) -> None:
+    for stage in ("distill", "control", "finetune"):
+        config = json.loads((made[stage] / "model" / "config.json").read_text())
+        assert config["num_hidden_layers"] == 2
+        assert config["id2label"] == {"0": "negative", "1": "positive"}
+
+
+def test_distillation_uses_the_pool_and_the_control_does_not(made: Mapping[str, Path]) -> None:
+    def total(stage: str) -> int:
+        return int(json.loads((made[stage] / "history.jsonl").read_text().splitlines()[0])["total_steps"])
+
+    assert total("distill") == 3 * 5  # 150 rows in batches of 32
+    assert total("control") == 3 * 4  # 120 rows
+
+
+def test_the_teacher_is_not_changed_by_its_students(made: Mapping[str, Path], tiny_splits: Path) -> None:
+    model, _ = load_classifier(made["teacher"] / "model")
+    student, _ = load_classifier(made["distill"] / "model")
+    assert not torch.equal(model.classifier.weight, student.classifier.weight)
+
+
+def test_adapter_and_merged_model_agree(made: Mapping[str, Path]) -> None:
+    base, tokenizer = load_classifier(made["distill"] / "model")
+    adapted = PeftModel.from_pretrained(base, str(made["finetune"] / "adapter")).eval()
+    merged, _ = load_classifier(made["finetune"] / "model")
+    texts = ["good phone", "这部电影很差", "a lovely story"]
+    one, other = (predict_logits(model, tokenizer, texts, max_length=32) for model in (adapted, merged))
+    assert np.allclose(one, other, atol=1e-5)
+
+
+def test_the_head_is_trained_and_saved_with_the_adapter(made: Mapping[str, Path]) -> None:
+    student, _ = load_classifier(made["distill"] / "model")
+    tuned, _ = load_classifier(made["finetune"] / "model")
+    assert not torch.equal(student.classifier.weight, tuned.classifier.weight)
+    saved = load_file(made["finetune"] / "adapter" / "adapter_model.safetensors")
+    head = next(value for name, value in saved.items() if name.endswith("classifier.weight"))
+    assert torch.equal(head, tuned.classifier.weight)
+
+
+def test_lora_leaves_all_but_its_targets_and_the_head_alone(made: Mapping[str, Path]) -> None:
+    before = load_file(made["distill"] / "model" / "model.safetensors")
+    after = load_file(made["finetune"] / "model" / "model.safetensors")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(any(part in name for part in ("query.weight", "value.weight", "classifier")) for name in moved)
+
+
+def test_an_adapter_that_lost_its_head_is_noticed(
+    made: Mapping[str, Path], tiny_splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose_head(model: PeftModel, folder: Path) -> None:
+        model.save_pretrained(str(folder))
+        path = folder / "adapter_model.safetensors"
+        save_file({name: value * ("classifier" not in name) for name, value in load_file(path).items()}, path)
+
+    monkeypatch.setattr(finetune, "save_adapter", lose_head)
+    settings = Finetune.model_validate({"group": "a", "order": ["specific"], "phases": {"specific": SPECIFIC}})
+    splits = {name: tiny_splits / name for name in ("train", "validation")}
+    with pytest.raises(RuntimeError, match="differ from the adapter's"):
+        finetune.run(**splits, student=made["distill"] / "model", settings=settings, output=tmp_path, **COMMON)
+
+
+def test_the_control_is_the_distilled_student_with_the_objective_labels(made: Mapping[str, Path]) -> None:
+    phases = [json.loads(line)["phase"] for line in (made["control"] / "history.jsonl").read_text().splitlines()]
+    assert set(phases) == {"distill"}
+    assert Student(layers=2) == DISTILL.student
+    assert Phase.model_validate(SPECIFIC).groups == ["a"]
+
+
+def test_no_output_holds_a_pickle_or_a_path(made: Mapping[str, Path]) -> None:
+    for stage, folder in made.items():
+        for path in folder.rglob("*"):
+            assert path.suffix not in (".bin", ".pt", ".pth", ".pkl"), (stage, path)
+            # The adapter's config names the student as it was given: relative in a workspace.
+            if path.suffix in (".json", ".jsonl") and path.name != "adapter_config.json":
+                assert "/tmp" not in path.read_text(encoding="utf-8"), (stage, path)

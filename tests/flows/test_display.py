@@ -1,0 +1,45 @@
+"""What a run prints: lines on a plain console, bars on a terminal, markup in names never interpreted."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from flows.display import Display
+
+
+def show(terminal: bool) -> str:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+    with Display(console) as display:
+        display.start("teacher")
+        display.note("teacher", "step [1] of 3")
+        display.progress("teacher", 1, 3, "general, loss 0.5")
+        display.finish("teacher", "ran")
+        display.finish("label", "unchanged")
+        display.start("distill")
+        display.finish("distill", "failed")
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_every_stage_ends_with_a_line_that_says_how(terminal: bool) -> None:
+    text = show(terminal)
+    for words in ("done in", "unchanged", "failed in"):
+        assert words in text
+
+
+def test_a_plain_console_gets_no_control_characters() -> None:
+    assert "\x1b" not in show(terminal=False)
+
+
+def test_a_plain_console_shows_progress_sparingly() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    with Display(console) as display:
+        display.start("teacher")
+        for step in range(100):
+            display.progress("teacher", step, 100, "loss 0.5")
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().count("step") == 1
