@@ -31,29 +31,36 @@ def disk_full(error: BaseException) -> UserError | None:
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     words = ("no space left on device", "os error 28", "database or disk is full", "disk quota exceeded")
     if full or any(word in str(error).lower() for word in words):
-        return UserError(
-            f"The disk is full: {error}",
-            "Free some space (`dvc gc --workspace` removes results that nothing refers to) and run again; "
-            "finished stages are kept.",
-            kind="disk",
-        )
+        return no_space(str(error))
     return None
+
+
+def no_space(found: str) -> UserError:
+    """The error that says the disk is full."""
+    return UserError(
+        f"The disk is full: {found}",
+        "Free some space (`dvc gc --workspace` removes results that nothing refers to) and run again; "
+        "finished stages are kept.",
+        kind="disk",
+    )
 
 
 def record(stage: str, error: UserError, folder: Path = ERROR_FOLDER) -> None:
     """Leave the error where the flow finds it: ``dvc`` itself only tells that a stage failed."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"stage": stage, "kind": error.kind, "message": error.message, "remedy": error.remedy})
-    (folder / f"{stage}.json").write_text(text + "\n", encoding="utf-8")
+    draft = folder / f"{stage}.json.new"
+    draft.write_text(text + "\n", encoding="utf-8")  # a full disk leaves this one torn
+    draft.replace(folder / f"{stage}.json")
 
 
 def recall(stage: str, folder: Path = ERROR_FOLDER) -> UserError | None:
-    """The error that ``stage`` left behind, if it left one."""
-    path = folder / f"{stage}.json"
-    if not path.exists():
+    """The error that ``stage`` left behind, if it left a whole one."""
+    try:
+        found = json.loads((folder / f"{stage}.json").read_text(encoding="utf-8"))
+        return UserError(found["message"], found["remedy"], found["kind"])
+    except (OSError, ValueError, KeyError):
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return UserError(found["message"], found["remedy"], found["kind"])
 
 
 def forget(stage: str, folder: Path = ERROR_FOLDER) -> None:

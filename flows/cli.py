@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from components.errors import UserError, disk_full
 from flows import settings
@@ -19,7 +19,28 @@ from flows import settings
 if TYPE_CHECKING:
     from flows.workspace import PlannedStage, Workspace
 
+
+class Commands(TyperGroup):
+    """Ends every command with a readable message and its exit code, whatever was raised in it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; 0 done, 1 internal error, 2 the user's mistake or a failed gate, 130 interrupted."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("[yellow]Interrupted.[/] What was finished is kept; run again to go on.")
+            raise typer.Exit(130) from None
+        except UserError as error:
+            _refuse(error)
+        except Exception as error:
+            full = disk_full(error)
+            if full is None:
+                raise
+            _refuse(full)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Turn a large language model into a small, fast, task-specific one, and prove that it is good enough.",
     no_args_is_help=True,
     add_completion=False,
@@ -31,32 +52,22 @@ ACTIONS = {"run": "green", "restore": "cyan", "skip": "dim", "depends": "yellow"
 
 
 def main() -> None:
-    """Run the command line; exit code 0 done, 1 internal error, 2 the user's mistake or a failed gate."""
+    """Run the command line."""
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
-    try:
-        app()
-    except UserError as error:
-        _refuse(error)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("[yellow]Interrupted.[/] What was finished is kept; run again to go on.")
-        sys.exit(130)
-    except Exception as error:
-        full = disk_full(error)
-        if full is None:
-            raise
-        _refuse(full)
+    app()
 
 
 def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def _refuse(error: UserError) -> None:
+def _refuse(error: UserError) -> NoReturn:
+    """Show the user's mistake and end with exit code 2."""
     console = Console(stderr=True)
     console.print(f"[bold red]Error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
     if error.remedy:
         console.print(f"[bold]To do:[/] {escape(error.remedy)}", highlight=False, soft_wrap=True)
-    sys.exit(2)
+    raise typer.Exit(2)
 
 
 def _workspace() -> Workspace:
@@ -73,23 +84,26 @@ def run(
     parallel: Annotated[int, typer.Option(min=1, help="How many independent stages may run at once.")] = 1,
 ) -> None:
     """Run what is out of date, publish the results, and compare the models."""
-    from flows import receipts
-    from flows.checks import check
-
-    workspace = _workspace()
-    console = Console()
-    params = check(workspace)
-    plan = workspace.plan()
-    missing = receipts.outstanding(workspace, params)
-    _print_plan(console, plan, missing)
+    workspace, console = _workspace(), Console()
+    plan, then = _foresee(workspace)
+    _print_plan(console, plan, then)
     warnings: list[str] = []
-    if missing or any(stage.action != "skip" for stage in plan):
+    if then or any(stage.action != "skip" for stage in plan):
         warnings = _run_flow(workspace, parallel)
     _print_comparison(console, workspace)
     for warning in warnings:
         console.print(f"[yellow]Not done:[/] {escape(warning)}", highlight=False, soft_wrap=True)
     if warnings:
         console.print("The next `stillhouse run` tries again.", highlight=False)
+
+
+def _foresee(workspace: Workspace) -> tuple[list[PlannedStage], list[str]]:
+    """What a run would do to each stage, and the side effects that follow; checks what can be checked first."""
+    from flows import receipts
+    from flows.checks import check
+
+    params, plan = check(workspace), workspace.plan()
+    return plan, receipts.foreseen(workspace, params, plan)
 
 
 def _run_flow(workspace: Workspace, parallel: int) -> list[str]:
@@ -102,8 +116,8 @@ def _run_flow(workspace: Workspace, parallel: int) -> list[str]:
     return warnings
 
 
-def _print_plan(console: Console, plan: list[PlannedStage], missing: list[str]) -> None:
-    if not missing and all(stage.action == "skip" for stage in plan):
+def _print_plan(console: Console, plan: list[PlannedStage], then: list[str]) -> None:
+    if not then and all(stage.action == "skip" for stage in plan):
         console.print("[green]Nothing changed[/]: every stage is up to date and published.\n")
         return
     console.print("[bold]Plan[/]")
@@ -113,7 +127,7 @@ def _print_plan(console: Console, plan: list[PlannedStage], missing: list[str]) 
         )
         color = ACTIONS[stage.action]
         console.print(f"  {stage.name:<12} [{color}]{stage.action:<8}[/] [dim]{escape(because)}[/]", highlight=False)
-    console.print(f"  then: {', '.join(missing)}\n" if missing else "", highlight=False)
+    console.print(f"  then: {', '.join(then)}\n" if then else "", highlight=False)
 
 
 def _print_comparison(console: Console, workspace: Workspace) -> None:
@@ -141,13 +155,12 @@ def _print_comparison(console: Console, workspace: Workspace) -> None:
 @app.command()
 def plan(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
     """Say what a run would do to each stage, and why; changes nothing."""
-    workspace = _workspace()
-    planned = workspace.plan()
+    planned, then = _foresee(_workspace())
     if as_json:
         stages = [{"name": stage.name, "action": stage.action, "because": stage.because} for stage in planned]
-        typer.echo(json.dumps({"stages": stages}, ensure_ascii=False))
+        typer.echo(json.dumps({"stages": stages, "then": then}, ensure_ascii=False))
         return
-    _print_plan(Console(), planned, [])
+    _print_plan(Console(), planned, then)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,72 +14,92 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from components.component import COMPONENTS
-from components.errors import UserError
+from components.errors import UserError, disk_full
 from components.params import Params
-from components.validate.report import write_report
-from flows import compare
+from components.validate.report import REPORT
+from flows import compare, gate_report
 from flows.benchmark import benchmark
 from flows.display import Display
 from flows.models import contents, models
-from flows.receipts import BENCHMARKED, PUBLISHED, outstanding, receipt
+from flows.receipts import BENCHMARKED, PUBLISHED, REPORTED, outstanding, receipt
 from flows.tracking.record import ModelRecord, PipelineRecord, model_metrics
 from flows.tracking.tracker import Tracker
 from flows.workspace import Workspace
 
 EVALUATED = Path("artifacts/evaluate")
-GATE_REPORT = Path("reports/gate")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a finished side effect led to: where its result is, and what to say of it."""
+
+    result: str
+    detail: str
 
 
 def apply_effects(workspace: Workspace, params: Params, tracker: Tracker, display: Display) -> list[str]:
-    """Do what is outstanding; return a warning for each side effect that failed and will be tried again."""
-    _restore_gate_report(workspace.root)
-    kept, warnings = receipt(workspace, params), []
-    actions: dict[str, Callable[[], str]] = {
+    """Do what is outstanding; return a warning for each side effect that failed and will be tried again.
+
+    One that fails keeps none of the others from being done. An error that nobody foresaw is raised at the end.
+    """
+    kept, warnings, unforeseen = receipt(workspace, params), [], []
+    actions: dict[str, Callable[[], Effect]] = {
+        REPORTED: lambda: _restore_gate_report(workspace.root),
         BENCHMARKED: lambda: _benchmark(workspace, params),
         PUBLISHED: lambda: _publish(workspace, params, tracker),
     }
+    _show_comparison(workspace)
     for name in outstanding(workspace, params):
         display.start(name)
         try:
-            detail = run_effect.with_options(name=name, task_run_name=name)(actions[name])
-        except UserError as error:
+            effect = run_effect.with_options(name=name, task_run_name=name)(actions[name])
+        except Exception as error:
             display.finish(name, "failed")
-            warnings.append(f"{name}: {error}")
+            readable = error if isinstance(error, UserError) else disk_full(error)
+            if readable:
+                warnings.append(f"{name}: {readable}")
+            else:
+                unforeseen.append(error)
         else:
-            display.finish(name, "ran", detail)
-            kept.add(name)
+            display.finish(name, "ran", effect.detail)
+            kept.add(name, effect.result)
+    if unforeseen:
+        raise unforeseen[0]
     return warnings
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def run_effect(action: Callable[[], str]) -> str:
-    """One side effect as a Prefect task; returns what there is to say of it."""
-    detail = action()
-    get_run_logger().info(detail or "done")
-    return detail
+def run_effect(action: Callable[[], Effect]) -> Effect:
+    """One side effect as a Prefect task."""
+    effect = action()
+    get_run_logger().info(effect.detail)
+    return effect
 
 
-def _restore_gate_report(root: Path) -> None:
-    """Render the gate's report again where the verdicts came from the cache."""
-    verdicts, there = root / "artifacts/validate/gate.json", root / GATE_REPORT / "gate.json"
-    if verdicts.exists() and (not there.exists() or there.read_bytes() != verdicts.read_bytes()):
-        write_report(json.loads(verdicts.read_text(encoding="utf-8")), root / GATE_REPORT)
+def _show_comparison(workspace: Workspace) -> None:
+    """The table as a Prefect artifact of this flow run, whether MLflow can be reached or not."""
+    comparison = compare.markdown(compare.comparison(workspace.root))
+    create_markdown_artifact(comparison, key="comparison", description="The models side by side")
 
 
-def _benchmark(workspace: Workspace, params: Params) -> str:
+def _restore_gate_report(root: Path) -> Effect:
+    page = gate_report.restore(root)
+    return Effect(page, page)
+
+
+def _benchmark(workspace: Workspace, params: Params) -> Effect:
     hashes = contents(workspace.root)
     measured = {model.name: (model.folder, hashes[model.name]) for model in models()}
     benchmark(workspace.root, measured, params.benchmark, params.runtime, params.data.max_length)
-    return str(compare.BENCHMARK)
+    return Effect(str(compare.BENCHMARK), str(compare.BENCHMARK))
 
 
-def _publish(workspace: Workspace, params: Params, tracker: Tracker) -> str:
+def _publish(workspace: Workspace, params: Params, tracker: Tracker) -> Effect:
     published = tracker.publish(pipeline_record(workspace, params))
-    comparison = compare.comparison(workspace.root)
-    create_markdown_artifact(compare.markdown(comparison), key="comparison", description="The models side by side")
     create_link_artifact(published.url, link_text="The run in MLflow", key="mlflow")
     version = f", {published.registered_model} version {published.registered_version}"
-    return f"MLflow run {published.parent_run_id[:8]}{version if published.registered_version else ''}"
+    detail = f"MLflow run {published.parent_run_id[:8]}{version if published.registered_version else ''}"
+    return Effect(published.parent_run_id, detail)
 
 
 def run_name(workspace: Workspace) -> str:
@@ -129,7 +150,7 @@ def pipeline_record(workspace: Workspace, params: Params) -> PipelineRecord:
         files={
             "metrics.json": root / EVALUATED / "metrics.json",
             "benchmark.json": root / compare.BENCHMARK,
-            "gate/report.html": root / GATE_REPORT / "report.html",
+            "gate/report.html": root / REPORT / "report.html",
             "dvc.lock": root / "dvc.lock",
             "params.yaml": root / "params.yaml",
         },

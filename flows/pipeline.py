@@ -33,9 +33,8 @@ def pipeline(root: str = ".", parallel: int = 1) -> list[str]:
     params = check(workspace)
     plan = workspace.plan()
     tracker = Tracker(workspace.root, params.publish.experiment)
-    with Display(Console()) as display:
-        with _tracked(tracker, workspace, plan, display) as parent:
-            run_stages(workspace, plan, display, parallel=parallel, listeners=_listeners(tracker, parent))
+    with Display(Console()) as display, _tracked(tracker, workspace, plan, display) as parent:
+        run_stages(workspace, plan, display, parallel=parallel, listeners=_listeners(tracker, parent))
         return effects.apply_effects(workspace, params, tracker, display)
 
 
@@ -43,7 +42,7 @@ def pipeline(root: str = ".", parallel: int = 1) -> list[str]:
 def _tracked(
     tracker: Tracker, workspace: Workspace, plan: Sequence[PlannedStage], display: Display
 ) -> Iterator[Parent | None]:
-    """The MLflow parent run while stages run; where they fail, it says so. None when nothing will run."""
+    """The MLflow parent run while the pipeline runs; a failure ends it. None when no stage will run."""
     if all(stage.action == "skip" for stage in plan):
         yield None
         return

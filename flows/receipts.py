@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.params import Params
+from flows import gate_report
 from flows.compare import measured
 from flows.settings import STATE
+from flows.tracking import presence
 from flows.tracking.store import shown, tracking_uri
-from flows.workspace import Workspace
+from flows.workspace import PlannedStage, Workspace
 
 FOLDER = STATE / "receipts"
-BENCHMARKED, PUBLISHED = "benchmark", "publish"
-EFFECTS = (BENCHMARKED, PUBLISHED)
+REPORTED, BENCHMARKED, PUBLISHED = "gate report", "benchmark", "publish"
 
 
 class Receipt:
@@ -27,17 +28,17 @@ class Receipt:
         self.identity = identity
 
     @property
-    def done(self) -> set[str]:
-        """Names of the side effects that need not be tried again."""
+    def done(self) -> dict[str, str]:
+        """The side effects that were finished, each with where its result is (an MLflow run's id, a file)."""
         try:
-            return set(json.loads(self.path.read_text(encoding="utf-8"))["done"])
-        except (FileNotFoundError, json.JSONDecodeError, KeyError):
-            return set()
+            return dict(json.loads(self.path.read_text(encoding="utf-8"))["done"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return {}
 
-    def add(self, name: str) -> None:
+    def add(self, name: str, result: str) -> None:
         """Record a finished side effect."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"identity": self.identity, "done": sorted(self.done | {name})}
+        content = {"identity": self.identity, "done": self.done | {name: result}}
         draft = self.path.with_suffix(".new")
         draft.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
         draft.replace(self.path)
@@ -55,6 +56,18 @@ def receipt(workspace: Workspace, params: Params) -> Receipt:
 
 
 def outstanding(workspace: Workspace, params: Params) -> list[str]:
-    """Side effects that the results still lack, in order."""
+    """Side effects that the results still lack, in order; one whose result was deleted since is among them."""
     done = receipt(workspace, params).done
-    return [name for name in EFFECTS if name not in done or (name == BENCHMARKED and not measured(workspace.root))]
+    there = {
+        REPORTED: gate_report.current(workspace.root),
+        BENCHMARKED: BENCHMARKED in done and measured(workspace.root),
+        PUBLISHED: PUBLISHED in done and presence.holds(tracking_uri(workspace.root), done[PUBLISHED]),
+    }
+    return [name for name, present in there.items() if not present]
+
+
+def foreseen(workspace: Workspace, params: Params, plan: Sequence[PlannedStage]) -> list[str]:
+    """The side effects that a run of ``plan`` would come to: new results have none of them yet."""
+    if any(stage.action in ("run", "depends") for stage in plan):
+        return [BENCHMARKED, PUBLISHED]
+    return outstanding(workspace, params)

@@ -41,9 +41,19 @@ def prefect_api(root: Path) -> Iterator[None]:
     try:
         wait_until_up(process, f"http://{HOST}:{port}/api/health", "the Prefect server")
         with _environment("PREFECT_API_URL", f"http://{HOST}:{port}/api"):
-            yield
+            try:
+                yield
+            finally:
+                _send_logs()
     finally:
         process.end()
+
+
+def _send_logs() -> None:
+    """Prefect's client sends them in the background; those that come after the server's end would be complained of."""
+    from prefect.logging.handlers import APILogHandler
+
+    APILogHandler().flush()
 
 
 def start_prefect(root: Path, port: int, *, ui: bool) -> Process:

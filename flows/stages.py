@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 import threading
 import time
@@ -17,18 +18,23 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, wait
 
 from components import errors
-from components.errors import UserError
+from components.component import partial_folder
 from flows.display import Display
 from flows.processes import Process
 from flows.workspace import PlannedStage, Workspace
 
 FOLLOW_SECONDS = 1.0
+PATIENCE_SECONDS = 30.0  # a tracking server that hangs must not hold up the pipeline for longer
 Listener = Callable[[list[dict[str, Any]]], None]
 """Takes the new lines of a stage's training history."""
 
 
 class StageFailed(RuntimeError):
     """A stage ended with an error that isn't the user's; carries the end of its output."""
+
+
+class NotStarted(RuntimeError):
+    """A stage that was waiting for its turn when another failed or the flow was interrupted."""
 
 
 @dataclass(frozen=True)
@@ -49,36 +55,67 @@ def run_stages(
 ) -> list[StageResult]:
     """Run the planned stages in the graph's order, independent ones side by side if ``parallel`` > 1.
 
-    Call it inside a Prefect flow. A stage starts when those it depends on have ended well; the first
-    failure is raised after the stages already running have ended.
+    Call it inside a Prefect flow. A stage starts when those it depends on have ended well. After a failure
+    no other stage starts, and the failure is raised when those already running have ended.
 
     Raises:
         UserError: a stage refused its input or a gate failed; the stage's own words.
         StageFailed: anything else.
     """
     upstream = {name: stage.upstream for name, stage in workspace.stages().items()}
-    free = threading.Semaphore(parallel)
+    turns = Turns(parallel)
     futures: dict[str, PrefectFuture[StageResult]] = {}
     try:
         for planned in plan:
             waited = [futures[name] for name in upstream[planned.name] if name in futures]
             listener = (listeners or {}).get(planned.name)
             named = run_stage.with_options(name=planned.name)
-            arguments: dict[str, Any] = {"planned": planned, "display": display, "free": free, "listener": listener}
+            arguments: dict[str, Any] = {"planned": planned, "display": display, "turns": turns, "listener": listener}
             futures[planned.name] = named.submit(workspace=workspace, **arguments, wait_for=waited)
         wait(list(futures.values()))
     except BaseException:
+        turns.stop()
         Process.end_all()
         raise
-    _raise_first_failure(list(futures.values()))
+    if turns.failure:
+        raise turns.failure
     return [future.result() for future in futures.values()]
 
 
-def _raise_first_failure(futures: list[PrefectFuture[StageResult]]) -> None:
-    """The failure that stopped the rest; stages that never started because of it say nothing new."""
-    for future in futures:
-        if future.state.is_failed() or future.state.is_crashed():
-            future.result(raise_on_failure=True)
+class Turns:
+    """Hands out ``parallel`` turns to run; none after a failure or an interruption."""
+
+    def __init__(self, parallel: int) -> None:
+        self._free = threading.Semaphore(parallel)
+        self._stopped = threading.Event()
+        self.failure: Exception | None = None
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for a turn; what is raised in it stops the stages that still wait.
+
+        Raises:
+            NotStarted: there are no more turns.
+        """
+        with self._free:
+            if self.stopped:
+                raise NotStarted("not started: the run was stopped before its turn came")
+            try:
+                yield
+            except BaseException as error:
+                self.stop()
+                if self.failure is None and isinstance(error, Exception):
+                    self.failure = error
+                raise
+
+    def stop(self) -> None:
+        """Give out no more turns."""
+        self._stopped.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether there are no more turns."""
+        return self._stopped.is_set()
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{planned.name}")
@@ -86,7 +123,7 @@ def run_stage(
     workspace: Workspace,
     planned: PlannedStage,
     display: Display,
-    free: threading.Semaphore,
+    turns: Turns,
     listener: Callable[[], contextlib.AbstractContextManager[Listener]] | None = None,
 ) -> StageResult:
     """Bring one stage up to date with ``dvc repro -s``."""
@@ -95,10 +132,10 @@ def run_stage(
         display.finish(planned.name, "unchanged")
         logger.info("unchanged")
         return StageResult(planned.name, "unchanged")
-    with free:
+    with turns.turn():
         display.start(planned.name)
         try:
-            outcome = _reproduce(workspace.root, planned.name, display, logger.info, listener)
+            outcome = _reproduce(workspace.root, planned.name, display, logger.info, listener, turns)
         except BaseException:
             display.finish(planned.name, "failed")
             raise
@@ -112,8 +149,11 @@ def _reproduce(
     display: Display,
     log: Callable[[str], None],
     listener: Callable[[], contextlib.AbstractContextManager[Listener]] | None,
+    turns: Turns,
 ) -> str:
     errors.forget(name, root / errors.ERROR_FOLDER)
+    partial = root / partial_folder(Path("artifacts") / name)
+    shutil.rmtree(partial, ignore_errors=True)  # a killed run's history would be taken for this one's
     outcomes = {"Running stage": "ran", "is cached - skipping run": "restored", "didn't change, skipping": "unchanged"}
     seen = ["unchanged"]
 
@@ -126,8 +166,11 @@ def _reproduce(
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", name]
     with contextlib.ExitStack() as stack:
         push = stack.enter_context(listener()) if listener else None
-        stack.enter_context(_following(root / "artifacts" / f"{name}.partial" / "history.jsonl", name, display, push))
-        code, tail = Process(command, root).follow(on_line)
+        stack.enter_context(_following(partial / "history.jsonl", name, display, push))
+        process = Process(command, root)
+        if turns.stopped:  # between our turn and here, when those that ran were ended
+            process.end()
+        code, tail = process.follow(on_line)
     if code:
         raise _failure(root, name, code, tail)
     return seen[-1]
@@ -139,9 +182,12 @@ def _failure(root: Path, name: str, code: int, tail: list[str]) -> Exception:
     if told:
         return told
     text = "\n".join(line for line in tail if line.strip())
-    full = errors.disk_full(RuntimeError(text.splitlines()[-1] if text else ""))
-    if full or "no space left" in text.lower():
-        return full or UserError(f"The disk is full while running {name}.", "Free some space and run again.", "disk")
+    full = next(filter(None, (errors.disk_full(RuntimeError(line)) for line in text.splitlines())), None)
+    if full:
+        return full
+    if "No possible cache link types" in text:  # how DVC tells that it could not copy a result into place
+        free = shutil.disk_usage(root / "artifacts").free / 1e6
+        return errors.no_space(f"DVC could not put the result of {name} in place; {free:,.1f} MB are free.")
     return StageFailed(f"The stage {name} ended with code {code}. The end of its output:\n{text}")
 
 
@@ -155,14 +201,15 @@ def _following(path: Path, name: str, display: Display, push: Listener | None) -
         yield
     finally:
         done.set()
-        follower.join()
+        follower.join(PATIENCE_SECONDS)
 
 
 def _follow(path: Path, name: str, display: Display, push: Listener | None, done: threading.Event) -> None:
-    position, started = 0, time.monotonic()
-    while True:
+    position, started, last = 0, time.monotonic(), False
+    while not last:
         last = done.wait(FOLLOW_SECONDS)
-        with contextlib.suppress(OSError), path.open(encoding="utf-8") as file:
+        # The folder is renamed, or removed, when the stage ends; a torn line is for publication to find.
+        with contextlib.suppress(OSError, ValueError), path.open(encoding="utf-8") as file:
             file.seek(position)
             whole = file.read().rpartition("\n")[0]
             position += len(whole.encode()) + 1 if whole else 0
@@ -171,8 +218,6 @@ def _follow(path: Path, name: str, display: Display, push: Listener | None, done
                 _show(lines[-1], name, display, started)
                 if push:
                     push(lines)
-        if last:
-            return
 
 
 def _show(line: dict[str, Any], name: str, display: Display, started: float) -> None:

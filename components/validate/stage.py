@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def run(*, data_folder: Path, base_model: Path, data: Data, settings: Validate, 
         UserError: the data can't be read (kind data), the base model doesn't fit (parameters), or a rule
             of severity error failed (gate).
     """
+    shutil.rmtree(REPORT, ignore_errors=True)  # of other data, or of a gate that passed
     check_files(data, data_folder.parent)
     check_folder(base_model, data.max_length)
     with tempfile.TemporaryDirectory(dir=output) as scratch:

@@ -36,7 +36,7 @@ def tracking_uri(root: Path) -> str:
 
 def artifact_root(uri: str) -> str | None:
     """Where new experiments keep their files: beside a SQLite database; None leaves it to the server."""
-    database = _database(uri)
+    database = database_file(uri)
     return (database.parent / "artifacts").as_uri() if database else None
 
 
@@ -59,7 +59,7 @@ def prepare(root: Path) -> str:
         UserError: the server does not answer (``tracking``), within some 8 seconds.
     """
     uri = tracking_uri(root)
-    database = _database(uri)
+    database = database_file(uri)
     with readable(uri):
         if database:
             _prepare_database(database)
@@ -91,7 +91,7 @@ def readable(uri: str) -> Iterator[None]:
         ) from error
 
 
-def _database(uri: str) -> Path | None:
+def database_file(uri: str) -> Path | None:
     path = uri.removeprefix(_SQLITE)
     return Path(path).absolute() if uri.startswith(_SQLITE) and path and path != ":memory:" else None
 

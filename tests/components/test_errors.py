@@ -21,6 +21,12 @@ def test_an_error_is_recalled_as_it_was_recorded(tmp_path: Path) -> None:
     assert errors.recall("validate", tmp_path) is None
 
 
+@pytest.mark.parametrize("torn", ["", '{"message": "the di', '{"message": "no more"}'])
+def test_an_error_torn_by_a_full_disk_counts_as_none(tmp_path: Path, torn: str) -> None:
+    (tmp_path / "teacher.json").write_text(torn)
+    assert errors.recall("teacher", tmp_path) is None
+
+
 @pytest.mark.parametrize(
     "error",
     [

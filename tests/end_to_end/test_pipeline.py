@@ -162,6 +162,17 @@ def test_publishing_twice_adds_nothing(copied: Project) -> None:
     assert mlflow_rows(copied) == before
 
 
+def test_what_was_deleted_is_made_again_without_training(copied: Project) -> None:
+    before = mlflow_rows(copied)
+    shutil.rmtree(copied.root / ".stillhouse/mlflow")
+    shutil.rmtree(copied.root / "reports")
+    done = copied.run("stillhouse", "run").stdout
+    assert {"gate", "benchmark", "publish"} <= set(copied.outcomes(done)), done
+    assert mlflow_rows(copied) == before
+    assert (copied.root / "reports/gate/report.html").exists()
+    assert "Nothing changed" in copied.run("stillhouse", "run").stdout
+
+
 def test_a_dead_tracking_server_loses_nothing(copied: Project) -> None:
     copied.edit(lambda params: params["finetune"]["phases"]["specific"].update(epochs=3))
     done = copied.run("stillhouse", "run", MLFLOW_TRACKING_URI="http://127.0.0.1:1")

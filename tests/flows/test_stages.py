@@ -86,6 +86,13 @@ class TestRunStages:
         assert (toy.root / "artifacts/join").exists()
         assert toy.plan()["second"][0] == "run"
 
+    def test_after_a_failure_no_other_stage_starts(self, toy: Toy) -> None:
+        toy.edit("code/first.py", "keep = ", "raise ValueError('bad')\nkeep = ")
+        toy.edit("code/other.py", "(here", "Path('started').touch()\n(here")
+        with pytest.raises(Exception, match="bad"):
+            run(toy)
+        assert not (toy.root / "started").exists()
+
     def test_another_failure_carries_the_end_of_the_output(self, toy: Toy) -> None:
         from flows.stages import StageFailed
 
@@ -109,6 +116,12 @@ class TestRunStages:
             run(toy)
         assert caught.value.kind == "disk"
 
+    def test_a_result_that_dvc_could_not_copy_into_place_is_a_full_disk(self, toy: Toy) -> None:
+        toy.edit("code/second.py", "times = ", "raise SystemExit('No possible cache link types for x')\ntimes = ")
+        with pytest.raises(UserError, match="MB are free") as caught:
+            run(toy)
+        assert caught.value.kind == "disk"
+
     def test_a_growing_history_is_streamed_line_by_line(self, toy: Toy) -> None:
         lines = [{"phase": "general", "step": step, "total_steps": 3, "loss": 1.0} for step in (1, 2, 3)]
         body = (
@@ -118,6 +131,9 @@ class TestRunStages:
             "    time.sleep(0.8)\n"
         )
         toy.edit("code/second.py", "times = ", body + "times = ")
+        left_by_a_killed_run = toy.root / "artifacts/second.partial"
+        left_by_a_killed_run.mkdir()
+        (left_by_a_killed_run / "history.jsonl").write_text(json.dumps(lines[0] | {"step": 9}) + "\n")
         pushed: list[dict[str, Any]] = []
         batches: list[int] = []
 
