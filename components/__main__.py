@@ -10,7 +10,7 @@ import traceback
 from components import errors, runtime
 from components.component import COMPONENTS
 from components.errors import UserError
-from components.params import load_params
+from components.loader import load_params
 
 # No network, no telemetry, and none of the libraries' own progress bars and advice.
 ENVIRONMENT = {

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from components.ml.device import use_device
 from components.ml.models import save, save_adapter
 from components.ml.phases import run_phases
-from components.ml.rows import read_batches
+from components.ml.rows import first_texts
 from components.ml.scoring import load_classifier, predict_logits
 from components.ml.trainable import merged
 from components.params import Finetune, Runtime
@@ -61,7 +61,7 @@ def _check_agreement(
     student: Path, output: Path, tokenizer: PreTrainedTokenizerBase, validation: Path, max_length: int
 ) -> None:
     """Both written forms, read back, must give the same logits (peft silently drops what it wasn't told to save)."""
-    texts = next(iter(read_batches(validation, ["text"])))["text"].to_pylist()[:CHECKED_ROWS]
+    texts = first_texts(validation, CHECKED_ROWS)
     base, _ = load_classifier(student)
     adapted = PeftModel.from_pretrained(base, str(output / "adapter")).eval()
     whole, _ = load_classifier(output / "model")

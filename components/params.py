@@ -1,10 +1,11 @@
-"""params.yaml -> typed parameters. The one YAML loader; it follows DVC's rules (YAML 1.2)."""
+"""The sections of params.yaml as types: every key, its type, its bounds, its default."""
 
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -12,25 +13,25 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from components.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Severity = Literal["error", "warning", "off"]
 
 
-class Section(BaseModel):
-    """A mapping of params.yaml: unknown keys and wrong types are errors, values don't change."""
+def nearest(name: str, valid: Any) -> str:
+    """The valid name that was probably meant, or all of them; the end of a message."""
+    near = difflib.get_close_matches(name, [str(key) for key in valid], n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; valid: {', '.join(map(str, valid))}" if valid else ""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+class Section(BaseModel):
+    """A mapping of params.yaml: unknown keys, wrong types and infinite numbers are errors, values don't change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Runtime(Section):
@@ -81,6 +82,16 @@ class Data(Section):
     def _inside_data(cls, value: str | None) -> str | None:
         if value is not None and (not value.startswith("data/") or ".." in Path(value).parts):
             raise ValueError(f"must name a file inside data/, such as data/{Path(value).name}")
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct_names(cls, value: list[str] | None) -> list[str] | None:
+        for label, count in Counter(value).items():
+            if not label.strip():
+                raise ValueError(f"expected names of classes, got the empty {label!r}; name each class")
+            if count > 1:
+                raise ValueError(f"expected different names, got {label!r} {count} times; name each class once")
         return value
 
     @property
@@ -190,6 +201,13 @@ class Phase(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
 
+    @field_validator("on")
+    @classmethod
+    def _names_a_group(cls, value: str | list[str]) -> str | list[str]:
+        if not value:
+            raise ValueError(f"expected `all`, a group or a list of groups, got {value!r}")
+        return value
+
     @property
     def groups(self) -> list[str] | None:
         """The groups to train on; None for all of them."""
@@ -199,6 +217,7 @@ class Phase(Section):
 class Phases(Section):
     """Named phases and the order they run in (DVC ignores the order of a mapping's keys)."""
 
+    objectives: ClassVar[tuple[str, ...]] = ("labels",)
     order: list[str]
     phases: dict[str, Phase] = {}
 
@@ -206,9 +225,19 @@ class Phases(Section):
     def _order_names_phases(self) -> Phases:
         for name in self.order:
             if name not in self.phases:
-                raise ValueError(f"order names the phase '{name}', which phases lacks{_nearest(name, self.phases)}")
+                raise ValueError(f"order names the phase '{name}', which phases lacks{nearest(name, self.phases)}")
         if len(set(self.order)) < len(self.order):
             raise ValueError("order names a phase twice")
+        return self
+
+    @model_validator(mode="after")
+    def _objectives_can_be_met(self) -> Phases:
+        for name, phase in self.phases.items():
+            if phase.objective not in self.objectives:
+                raise ValueError(
+                    f"phases.{name}.objective: expected {' or '.join(self.objectives)}, got '{phase.objective}', which "
+                    "learns from the teacher's logits; only the phases of distill have them"
+                )
         return self
 
     @property
@@ -239,6 +268,7 @@ class Student(Section):
 class Distill(Phases):
     """Distillation: ``alpha * KD(temperature) + beta * CE``."""
 
+    objectives = ("labels", "distill")
     student: Student = Student()
     temperature: Annotated[float, Field(gt=0)] = 2.0
     alpha: Annotated[float, Field(ge=0)] = 0.9
@@ -254,7 +284,7 @@ class Distill(Phases):
 
 
 class Finetune(Phases):
-    """The task-specific fine-tune of the student on one group."""
+    """The task-specific fine-tune of the student on one group, or on ``all`` rows."""
 
     group: str
 
@@ -304,6 +334,28 @@ class Params(Section):
     benchmark: Benchmark = Benchmark()
     publish: Publish = Publish()
 
+    @model_validator(mode="after")
+    def _groups_have_a_column(self) -> Params:
+        named = self.named_groups()
+        if named and self.data.columns.group is None:
+            listed = " and ".join(f"{key} names {', '.join(groups)}" for key, groups in named.items())
+            raise ValueError(
+                f"data.columns.group is null, so there are no groups, but {listed}; "
+                f"name the column of the groups there, or set {' and '.join(named)} to all"
+            )
+        return self
+
+    def named_groups(self) -> dict[str, list[str]]:
+        """The groups that are named, by key; ``all`` is no group, and phases that don't run don't count."""
+        sections: dict[str, Phases] = {"teacher": self.teacher, "distill": self.distill, "finetune": self.finetune}
+        named = {
+            f"{section}.phases.{name}.on": phase.groups or []
+            for section, phases in sections.items()
+            for name, phase in phases.sequence
+        }
+        named["finetune.group"] = [self.finetune.group]
+        return {key: found for key, groups in named.items() if (found := [name for name in groups if name != "all"])}
+
     def get(self, key: str) -> Any:
         """The value of a dotted key, such as ``data.max_length``."""
         value: Any = self
@@ -311,89 +363,3 @@ class Params(Section):
             fields = type(value).model_fields
             value = getattr(value, next(name for name, field in fields.items() if part in (name, field.alias)))
         return value
-
-
-def load_yaml(path: Path) -> Any:
-    """Read a YAML 1.2 file, as DVC does (``1e-4`` is a number).
-
-    Raises:
-        UserError: the file is missing, not UTF-8 or not YAML; names the line.
-    """
-    try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing.", "Run the command in the folder that holds params.yaml and dvc.yaml.", "parameters"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: {error}.", "Save it as UTF-8.", "parameters") from None
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}{where}: {problem}.", "Mend the YAML there.", "parameters") from None
-
-
-def load_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and check params.yaml.
-
-    Raises:
-        UserError: names the key, its section, what was expected, what arrived and the nearest valid key.
-    """
-    found = load_yaml(path)
-    try:
-        return Params.model_validate(found)
-    except ValidationError as error:
-        lines = {line: None for details in error.errors() if (line := _explain(details, path))}
-        raise UserError("\n".join(lines), "docs/parameters.md lists every key.", "parameters") from None
-
-
-def _explain(details: ErrorDetails, path: Path) -> str | None:
-    """One line for one of pydantic's errors; None where another of them says it better."""
-    location = _location(details["loc"])
-    key, section = location[-1] if location else "", ".".join(location[:-1]) or "the top level"
-    if details["type"] == "extra_forbidden":
-        return f"{path}: unknown key '{key}' in {section}{_nearest(key, _valid_keys(location[:-1]))}"
-    if details["type"] == "missing":
-        return f"{path}: '{key}' is missing in {section}"
-    problem = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    came = f", got {details['input']!r:.120}" if details["type"] != "value_error" else ""
-    return f"{path}: {'.'.join(location) or 'the file'}: {problem}{came}"
-
-
-def _location(parts: tuple[int | str, ...]) -> list[str]:
-    """The key's path in the file: pydantic's, less the names it gives to the members of a union."""
-    unions = {"word", "str", "float", "constrained-int"}
-    location: list[str] = []
-    for index, part in enumerate(map(str, parts)):
-        tag = part in ("last_layers", "lora") and index > 0 and parts[index - 1] == "trainable"
-        if not tag and part not in unions and "[" not in part:
-            location.append(part)
-    return location
-
-
-def _valid_keys(location: list[str]) -> list[str]:
-    """The keys that the section at ``location`` takes."""
-    section: Any = Params
-    for part in location:
-        fields = getattr(section, "model_fields", {})
-        matched = [field.annotation for name, field in fields.items() if part in (name, field.alias)]
-        if part == "trainable":
-            section = _TRAINABLE_KEYS
-        elif section == dict[str, Phase]:
-            section = Phase
-        elif section is _TRAINABLE_KEYS:
-            section = LoraSettings
-        else:
-            section = matched[0] if matched else None
-    if section is _TRAINABLE_KEYS:
-        return list(_TRAINABLE_KEYS)
-    return [field.alias or name for name, field in getattr(section, "model_fields", {}).items()]
-
-
-_TRAINABLE_KEYS = ("last_layers", "lora")
-
-
-def _nearest(name: str, valid: Any) -> str:
-    near = difflib.get_close_matches(name, [str(key) for key in valid], n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else f"; valid: {', '.join(map(str, valid))}" if valid else ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from importlib.metadata import version
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from components.errors import UserError
 
@@ -25,14 +27,31 @@ LIBRARIES = (
 )
 
 
-def installed() -> dict[str, str]:
-    """Versions of the libraries that results depend on, without build tags such as ``+cpu``."""
-    return {name: version(name).split("+")[0] for name in LIBRARIES}
+def installed(names: Iterable[str] = LIBRARIES) -> dict[str, str | None]:
+    """Versions of libraries without build tags such as ``+cpu``; None for one that isn't installed."""
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name).split("+")[0]
+    except PackageNotFoundError:
+        return None
 
 
 def record(path: Path = RUNTIME_FILE) -> dict[str, str]:
-    """Write the installed versions to ``path``; the stages will run again under them."""
-    found = installed()
+    """Write the installed versions to ``path``; the stages will run again under them.
+
+    Raises:
+        UserError: a library that results depend on isn't installed.
+    """
+    found = {name: number for name, number in installed().items() if number is not None}
+    if missing := [name for name in LIBRARIES if name not in found]:
+        raise UserError(
+            f"Expected all libraries that results depend on; not installed: {', '.join(missing)}.",
+            "Install the locked ones: `make setup`.",
+            "runtime",
+        )
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found
 
@@ -41,20 +60,35 @@ def check(path: Path = RUNTIME_FILE) -> None:
     """Refuse to compute under library versions that the results would not be credited to.
 
     Raises:
-        UserError: the file is missing or names other versions than the installed ones.
+        UserError: the file is missing or damaged, or names other versions than the installed ones.
     """
-    if not path.exists():
-        raise UserError(f"{path} is missing.", "Record the installed versions: `stillhouse runtime`.", "runtime")
-    expected, found = json.loads(path.read_text(encoding="utf-8")), installed()
-    differing = [name for name in found if found[name] != expected.get(name)]
+    expected = _recorded(path)
+    found = installed(dict.fromkeys([*LIBRARIES, *expected]))
+    differing = [name for name in found if found[name] is None or found[name] != expected.get(name)]
     if differing:
-        lines = [f"  {name}: expected {expected.get(name, 'none')}, installed {found[name]}" for name in differing]
+        lines = [
+            f"  {name}: expected {expected.get(name, 'none')}, installed {found[name] or 'none'}" for name in differing
+        ]
         raise UserError(
             "Other library versions are installed than the results are recorded under:\n" + "\n".join(lines),
             "Install the locked ones (`make setup`), or record these with `stillhouse runtime`; "
             "the stages then run again.",
             "runtime",
         )
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """Library -> version, as ``record`` wrote them."""
+    remedy = "Record the installed versions: `stillhouse runtime`."
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing.", remedy, "runtime") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: expected JSON, got {error}.", remedy, "runtime") from None
+    if not isinstance(recorded, dict):
+        raise UserError(f"{path} is damaged: expected libraries and versions, got {recorded!r:.40}.", remedy, "runtime")
+    return recorded
 
 
 def limit_threads(threads: int) -> None:

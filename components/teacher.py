@@ -13,7 +13,7 @@ from components.ml.device import use_device
 from components.ml.folders import check_folder
 from components.ml.models import load_base, save
 from components.ml.phases import run_phases
-from components.ml.rows import read_batches
+from components.ml.rows import first_texts
 from components.ml.scoring import label_names, load_classifier, predict_logits
 from components.ml.trainable import merged
 from components.params import Runtime, Teacher
@@ -68,7 +68,7 @@ def _take_as_it_is(folder: Path, labels: list[str], validation: Path, max_length
             "List the labels in the teacher's order in data.labels, or name a phase in teacher.order to tune it.",
             "parameters",
         )
-    texts = next(iter(read_batches(validation, ["text"])))["text"].to_pylist()[:CHECKED_ROWS]
+    texts = first_texts(validation, CHECKED_ROWS)
     if not np.isfinite(predict_logits(model, tokenizer, texts, max_length=max_length)).all():
         raise UserError(
             f"teacher.base: {folder} gives logits that are not finite.", "Its weights are damaged.", "parameters"

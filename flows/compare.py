@@ -113,10 +113,10 @@ def verdicts(comparison: dict[str, Any]) -> list[str]:
     gain = differences["student - student_without_distillation"]
     sentences.append(f"Distillation against the same student without it: {_gain(gain, confidence)}.")
     tuned = differences["lora - student"]
-    if group in tuned["groups"]:
-        sentences.append(f"LoRA on {group}: {_gain(tuned['groups'][group], confidence)}.")
-    else:
-        sentences.append(f"LoRA on {group}: no test rows of that group.")
+    if group != "all":  # else the next sentence says it
+        known = group in tuned["groups"]
+        gained = _gain(tuned["groups"][group], confidence) if known else "no test rows of that group"
+        sentences.append(f"LoRA on {group}: {gained}.")
     sentences.append(f"LoRA on all rows: {_gain(tuned, confidence)}.")
     return sentences
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
-from components.params import load_yaml
+from components.loader import load_yaml
 
 
 def read(path: Path) -> dict[str, Any]:

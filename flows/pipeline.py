@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from prefect import flow
 from rich.console import Console
 
+from components.params import Params
 from flows import effects
-from flows.checks import check
+from flows.checks import check, check_groups
 from flows.display import Display
 from flows.models import models
 from flows.stages import Listener, run_stages
@@ -36,6 +38,12 @@ def pipeline(root: str = ".", parallel: int = 1) -> list[str]:
     with Display(Console()) as display, _tracked(tracker, workspace, plan, display) as parent:
         run_stages(workspace, plan, display, parallel=parallel, listeners=_listeners(tracker, parent))
         return effects.apply_effects(workspace, params, tracker, display)
+
+
+def _check_groups(workspace: Workspace, params: Params) -> None:
+    """See to it, before a model is trained, that the groups which params.yaml names are in the data."""
+    schema = json.loads((workspace.root / "artifacts/validate/schema.json").read_text(encoding="utf-8"))
+    check_groups(schema["groups"], params)
 
 
 @contextlib.contextmanager

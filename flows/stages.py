@@ -52,14 +52,19 @@ def run_stages(
     *,
     parallel: int = 1,
     listeners: Mapping[str, Callable[[], contextlib.AbstractContextManager[Listener]]] | None = None,
+    checks: Mapping[str, Callable[[], None]] | None = None,
 ) -> list[StageResult]:
     """Run the planned stages in the graph's order, independent ones side by side if ``parallel`` > 1.
 
     Call it inside a Prefect flow. A stage starts when those it depends on have ended well. After a failure
     no other stage starts, and the failure is raised when those already running have ended.
 
+    Args:
+        listeners: for a stage's name, what takes its training history while it grows.
+        checks: for a stage's name, what must hold of its result before any other stage starts on it.
+
     Raises:
-        UserError: a stage refused its input or a gate failed; the stage's own words.
+        UserError: a stage refused its input, a gate or a check failed; in their own words.
         StageFailed: anything else.
     """
     upstream = {name: stage.upstream for name, stage in workspace.stages().items()}
@@ -68,10 +73,16 @@ def run_stages(
     try:
         for planned in plan:
             waited = [futures[name] for name in upstream[planned.name] if name in futures]
-            listener = (listeners or {}).get(planned.name)
+            arguments: dict[str, Any] = {
+                "workspace": workspace,
+                "planned": planned,
+                "display": display,
+                "turns": turns,
+                "listener": (listeners or {}).get(planned.name),
+                "check": (checks or {}).get(planned.name),
+            }
             named = run_stage.with_options(name=planned.name)
-            arguments: dict[str, Any] = {"planned": planned, "display": display, "turns": turns, "listener": listener}
-            futures[planned.name] = named.submit(workspace=workspace, **arguments, wait_for=waited)
+            futures[planned.name] = named.submit(**arguments, wait_for=waited)
         wait(list(futures.values()))
     except BaseException:
         turns.stop()
@@ -125,21 +136,24 @@ def run_stage(
     display: Display,
     turns: Turns,
     listener: Callable[[], contextlib.AbstractContextManager[Listener]] | None = None,
+    check: Callable[[], None] | None = None,
 ) -> StageResult:
     """Bring one stage up to date with ``dvc repro -s``."""
-    logger = get_run_logger()
-    if planned.action == "skip":
-        display.finish(planned.name, "unchanged")
-        logger.info("unchanged")
-        return StageResult(planned.name, "unchanged")
+    log = get_run_logger().info
     with turns.turn():
-        display.start(planned.name)
-        try:
-            outcome = _reproduce(workspace.root, planned.name, display, logger.info, listener, turns)
-        except BaseException:
-            display.finish(planned.name, "failed")
-            raise
+        if planned.action == "skip":
+            outcome = "unchanged"
+            log(outcome)
+        else:
+            display.start(planned.name)
+            try:
+                outcome = _reproduce(workspace.root, planned.name, display, log, listener, turns)
+            except BaseException:
+                display.finish(planned.name, "failed")
+                raise
         display.finish(planned.name, outcome)
+        if check:
+            check()
     return StageResult(planned.name, outcome)
 
 

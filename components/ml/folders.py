@@ -17,6 +17,8 @@ TOKENIZERS = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
+# How the model families of transformers name their number of encoder layers.
+_LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "encoder_layers")
 _OFFSET_MODELS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")  # positions start after the padding id
 
 
@@ -47,6 +49,16 @@ def check_folder(folder: Path, max_length: int | None = None) -> None:
         )
 
 
+def count_layers(folder: Path) -> int | None:
+    """How many encoder layers a model folder's configuration names; None if it names none.
+
+    Raises:
+        UserError: the folder has no configuration that can be read.
+    """
+    config = _config(folder)
+    return next((config[name] for name in _LAYERS if isinstance(config.get(name), int)), None)
+
+
 def no_tokenizer(folder: Path, why: str) -> UserError:
     """The error for a folder without a tokenizer that can be loaded."""
     return _refused(
@@ -59,11 +71,13 @@ def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     remedy = "teacher.base must be a folder that transformers' save_pretrained wrote."
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _refused(f"The base model {folder} has no config.json.", remedy) from None
     except ValueError as error:
         raise _refused(f"{path} is not JSON: {error}.", remedy) from None
+    if not isinstance(config, dict):
+        raise _refused(f"{path} is not a JSON object, but {config!r:.40}.", remedy)
     return config
 
 

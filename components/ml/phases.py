@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from transformers import (
     set_seed,
 )
 
+from components.errors import UserError
 from components.ml.history import History
 from components.ml.losses import distillation_loss
-from components.ml.rows import Collator, tokenise
+from components.ml.rows import Collator, TokenisedRows, tokenise
 from components.ml.trainable import add_lora, count_parameters, merged, train_all, train_last_layers
 from components.ml.trainer import PhaseTrainer
 from components.params import LastLayers, Lora, Phase, Runtime
@@ -53,19 +54,17 @@ def run_phases(
         splits: folders of training rows, each with its teacher logits or None; rows without labels
             only take part in phases with the objective ``distill``.
         validation: folder of validation rows; loss and accuracy are recorded after every epoch.
-        history: the JSON lines file to append to.
+        history: the JSON lines file to append to; tokenised rows lie beside it meanwhile, in a folder of their own.
         distillation: ``temperature``, ``alpha`` and ``beta`` of the objective ``distill``.
         base_name: what an adapter's config calls the model it belongs to.
+
+    Raises:
+        UserError: a phase has no rows, names a group without rows, or names layers or modules that the model lacks.
     """
-    with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
+    # Not in the system's folder for temporary files, which is often small.
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=history.parent) as folder:
         read = functools.partial(tokenise, tokenizer=tokenizer, max_length=max_length)
-        data = [
-            (
-                read(_splits_of(phase, splits), scratch=Path(folder, f"{name}.arrow"), groups=phase.groups),
-                read([(validation, None)], scratch=Path(folder, f"{name}.validation.arrow"), groups=phase.groups),
-            )
-            for name, phase in sequence
-        ]
+        data = [_rows(name, phase, splits, validation, read, Path(folder)) for name, phase in sequence]
         steps = [_steps(phase, len(rows)) for (_, phase), (rows, _) in zip(sequence, data, strict=True)]
         trained: PreTrainedModel | PeftModel = model
         for index, (name, phase) in enumerate(sequence):
@@ -87,6 +86,41 @@ def run_phases(
             trainer.remove_callback(PrinterCallback)  # the history prints
             trainer.train()
     return trained.cpu().eval()
+
+
+def _rows(
+    name: str,
+    phase: Phase,
+    splits: list[tuple[Path, Path | None]],
+    validation: Path,
+    read: Callable[..., TokenisedRows],
+    folder: Path,
+) -> tuple[TokenisedRows, TokenisedRows]:
+    """The rows that a phase trains on and those that it is validated on.
+
+    Raises:
+        UserError: one of the phase's groups has no training rows, or all of them together have no validation rows.
+    """
+    trained = read(_splits_of(phase, splits), scratch=folder / f"{name}.arrow", groups=phase.groups)
+    if trained.absent or not len(trained):
+        raise UserError(
+            f"The phase '{name}' has no training rows{_of_groups(trained.absent)}.",
+            f"Name groups that the training rows have in `on` of the phase '{name}', or use `on: all`.",
+            "parameters",
+        )
+    held_out = read([(validation, None)], scratch=folder / f"{name}.validation.arrow", groups=phase.groups)
+    if not len(held_out):
+        raise UserError(
+            f"The phase '{name}' has no validation rows{_of_groups(held_out.absent)}.",
+            "Put such rows into the file data.validation, let data.split.validation cut off more of the training rows, "
+            f"or train the phase '{name}' on other groups (`on`).",
+            "data",
+        )
+    return trained, held_out
+
+
+def _of_groups(groups: Sequence[str]) -> str:
+    return f" of the group{'s' * (len(groups) > 1)} {', '.join(groups)}" if groups else ""
 
 
 def _splits_of(phase: Phase, splits: list[tuple[Path, Path | None]]) -> list[tuple[Path, Path | None]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ class TokenisedRows(Dataset[dict[str, Any]]):
 
     An item holds ``input_ids`` (list of int), ``label`` (int, ``IGNORED`` for unlabelled rows)
     and, where there are any, ``teacher_logits`` (list of float, one per class).
+    ``absent`` names the groups that were asked for and have no row.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, absent: Sequence[str] = ()) -> None:
+        self.absent = absent
         self.table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().unify_dictionaries()
         self.lengths: list[int] = pc.list_value_length(self.table["input_ids"]).to_pylist()
 
@@ -56,6 +58,20 @@ def read_shard(shard: Path, columns: list[str] | None = None) -> Iterator[pa.Rec
         yield from file.iter_batches(READ_ROWS, columns=columns)
 
 
+def first_texts(split: Path, count: int) -> list[str]:
+    """The first ``count`` texts of a split, or all there are.
+
+    Raises:
+        UserError: the split has no rows.
+    """
+    texts: list[str] = next((batch["text"].to_pylist() for batch in read_batches(split, ["text"])), [])
+    if not texts:
+        raise UserError(
+            f"The split {split} has no rows.", f"Give it rows: data.{split.name} or data.split in params.yaml.", "data"
+        )
+    return texts[:count]
+
+
 def tokenise(
     splits: list[tuple[Path, Path | None]],
     tokenizer: PreTrainedTokenizerBase,
@@ -73,25 +89,20 @@ def tokenise(
         groups: keep only rows of these groups; None keeps all.
 
     Raises:
-        UserError: no row is left, or the logits belong to other rows.
+        UserError: the logits belong to other rows.
     """
+    absent = dict.fromkeys(groups or [])
     with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
         for split, logits in splits:
             for batch, teacher_logits in _aligned(split, logits):
                 if groups is not None:
                     chosen = pc.is_in(batch["group"], pa.array(groups, pa.string()))
                     batch, teacher_logits = batch.filter(chosen), teacher_logits.filter(chosen)
+                    for found in pc.unique(batch["group"]).to_pylist():
+                        absent.pop(found, None)
                 if batch.num_rows:
                     writer.write_batch(_encode(batch, teacher_logits, tokenizer, max_length))
-    rows = TokenisedRows(scratch)
-    if not len(rows):
-        raise UserError(
-            f"No rows to train on in {', '.join(str(split) for split, _ in splits)}"
-            + (f" for the group {', '.join(groups)}." if groups else "."),
-            "Name a group that the data has in `on`, or use `on: all`.",
-            "parameters",
-        )
-    return rows
+    return TokenisedRows(scratch, list(absent))
 
 
 def _aligned(split: Path, logits: Path | None) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
@@ -64,6 +65,18 @@ def records(path: Path, columns: Columns) -> Iterator[Record]:
         UserError: a row that is malformed or not UTF-8; names the file, the line and what was expected.
     """
     return _FORMATS[kind_of(path)][1](path, columns)
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a file holds; reads all of it, so that damage anywhere shows.
+
+    Raises:
+        UserError: as of ``records``.
+    """
+    if kind_of(path) != "Parquet":
+        return sum(1 for _ in records(path, []))
+    with _parquet(path) as file:
+        return sum(batch.num_rows for batch in file.iter_batches(_BATCH))
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -185,14 +198,23 @@ def _as_text(value: Any) -> str | None:
     return json.dumps(value, ensure_ascii=False, default=str).strip('"')
 
 
-def _parquet(path: Path) -> pyarrow.parquet.ParquetFile:
+@contextlib.contextmanager
+def _parquet(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
+    """An open Parquet file; damage that shows then, or while it is read in the block, becomes a readable error."""
     import pyarrow
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{path} is not a sound Parquet file: {error}", "Write it again.", "data") from None
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield file
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # the system's own: a missing file, a failing disk
+            raise
+        raise UserError(
+            f"{path} is not a sound Parquet file: {str(error).splitlines()[0]}",
+            "It may be damaged or cut short: copy or write it again.",
+            "data",
+        ) from None
 
 
 def _parquet_names(path: Path) -> list[str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from components.errors import UserError, disk_full
 from components.ml.folders import check_folder
-from components.validate.formats import EXTENSIONS, column_names, records
+from components.validate.formats import EXTENSIONS, column_names, count_rows
 from components.validate.reading import shards
 from flows.data.suggest import suggest_section
 from flows.workspace import Workspace
@@ -80,8 +80,7 @@ def check_table(path: Path) -> None:
         )
     for shard in shards(path):
         column_names(shard)
-        rows = deque(records(shard, []), maxlen=1)
-        if not rows:
+        if not count_rows(shard):
             raise UserError(f"{shard} is empty: it holds no rows.", "Give a file with rows.", "data")
 
 

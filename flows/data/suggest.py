@@ -1,4 +1,4 @@
-"""Writes the data section of params.yaml for files that were added to data/."""
+"""Writes what params.yaml needs for files that were added to data/: a section, and single keys of others."""
 
 from __future__ import annotations
 
@@ -28,19 +28,35 @@ COLUMNS = {
 def suggest_section(paths: Sequence[Path], unlabelled: Path | None = None) -> str:
     """The ``data:`` section for files in data/, with the roles that their names and columns suggest.
 
-    A file without a role by its name is the training one; model folders are left out.
+    A file without a role by its name is the training one. After it stand the keys of other sections that the
+    files call for: a model folder as ``teacher.base``, and a fine-tune that names no group of other data.
 
     Raises:
         UserError: a file can't be read, or there is none.
     """
-    tables = [path for path in paths if not (path / "config.json").exists()]
-    splits = _splits(tables, unlabelled)
+    models = [path for path in paths if (path / "config.json").exists()]
+    splits = _splits([path for path in paths if path not in models], unlabelled)
     found = column_names(shards(splits["train"])[0]) if "train" in splits else []
     columns = _columns(found)
     lines = [f"  {name}: {_file(splits.get(name))}" for name in SPLITS]
     pairs = ", ".join(f"{role}: {_plain(column)}" for role, column in columns.items())
     lines.append(f"  columns: {{{pairs}}}  # found: {', '.join(map(_plain, found))}")
-    return "\n".join(["data:", *lines, "  labels: null", "  max_length: 128", ""])
+    section = ["data:", *lines, "  labels: null", "  max_length: 128", ""]
+    return "\n".join([*section, *_other_sections(models, columns["group"])])
+
+
+def _other_sections(models: Sequence[Path], group: str | None) -> list[str]:
+    """Lines that set single keys outside ``data``; the phase is the one that params.yaml comes with."""
+    base = ["teacher:", f"  base: {_file(models[-1])}"] if models else []
+    choice = f"or a value of the column {_plain(group)}" if group else "there is no column of groups"
+    return [
+        "# In the other sections, set these keys, and `on: all` in phases that name a group:",
+        *base,
+        "finetune:",
+        f"  group: all  # {choice}",
+        "  phases: {specific: {on: all}}",
+        "",
+    ]
 
 
 def _splits(tables: Iterable[Path], unlabelled: Path | None) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.component import COMPONENTS, PACKAGE, Component, code_closure, partial_folder
-from components.params import load_params, load_yaml
+from components.loader import load_params, load_yaml
 from components.runtime import RUNTIME_FILE
 
 ROOT = Path(__file__).parents[2]

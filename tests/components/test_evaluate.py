@@ -201,6 +201,12 @@ def test_rows_without_document_keys_and_one_group_work(inputs: dict[str, Path], 
     assert found["documents"] == found["rows"] == 60
 
 
+def test_a_fine_tune_for_all_groups_is_evaluated_like_one_for_a_group(
+    inputs: dict[str, Path], metrics: dict[str, Any], tmp_path: Path
+) -> None:
+    assert evaluate(inputs, tmp_path / "output", target_group="all") == metrics | {"target_group": "all"}
+
+
 def test_a_group_of_one_document_claims_no_certainty(inputs: dict[str, Path], tmp_path: Path) -> None:
     write_rows(tmp_path / "test", shards=1, each=2)
     found = evaluate(inputs | {"test": tmp_path / "test"}, tmp_path / "output")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
-from components.params import Params, load_params, load_yaml
+from components.loader import load_params, load_yaml
+from components.params import Params
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
 
@@ -54,6 +55,36 @@ def test_the_shipped_file_is_valid() -> None:
         ("max_share: 0.05", "max_shar: 0.05", r"unknown key 'max_shar' in validate.rules.truncated"),
         ("  base: data/base_model ", "  #", r"'base' is missing in teacher"),
         ("labels: [negative, positive]", "labels: [1, 2]", r"data.labels.0: should be a valid string, got 1"),
+        (
+            "labels: [negative, positive]",
+            "labels: [a, b, a]",
+            r"data.labels: expected different names, got 'a' 2 times",
+        ),
+        (
+            "labels: [negative, positive]",
+            "labels: [a, ' ']",
+            r"data.labels: expected names of classes, got the empty ' '",
+        ),
+        ("epochs: 3,", "epochs: .nan,", r"teacher.phases.general.epochs: should be a finite number, got nan"),
+        ("lr: 5.0e-5", "lr: .inf", r"teacher.phases.general.lr: should be a finite number, got inf"),
+        ("alpha: 0.9 ", "alpha: .inf ", r"distill.alpha: should be a finite number"),
+        ("on: all", "on: []", r"teacher.phases.general.on: expected `all`, a group or a list of groups, got \[\]"),
+        (
+            "{objective: labels, on: all",
+            "{objective: distill, on: all",
+            r"teacher: phases.general.objective: expected labels, got 'distill', which .* only the phases of distill",
+        ),
+        (
+            "objective: labels\n      on: products",
+            "objective: distill\n      on: products",
+            r"finetune: phases.specific.objective: expected labels, got 'distill'",
+        ),
+        (
+            "group: group,",
+            "group: null,",
+            r"params.yaml: data.columns.group is null, so there are no groups, but finetune.phases.specific.on names "
+            r"products and finetune.group names products; name the column .* to all$",
+        ),
     ],
 )
 def test_a_mistake_names_key_section_and_remedy(edited, old: str, new: str, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -101,6 +132,20 @@ def test_an_empty_file_says_what_is_missing(tmp_path: Path) -> None:
 def test_chinese_labels_and_columns_are_taken_as_they_stand(edited) -> None:  # type: ignore[no-untyped-def]
     params = load_params(edited("labels: [negative, positive]", "labels: [差评, 好评]"))
     assert params.data.labels == ["差评", "好评"]
+
+
+def test_without_a_column_of_groups_all_is_the_only_group(edited) -> None:  # type: ignore[no-untyped-def]
+    path = edited("group: group,", "group: null,")
+    path.write_text(path.read_text("utf-8").replace(" products", " all"), encoding="utf-8")
+    params = load_params(path)
+    assert (params.finetune.group, params.named_groups()) == ("all", {})
+
+
+def test_groups_are_named_by_the_phases_that_run(edited) -> None:  # type: ignore[no-untyped-def]
+    expected = {"finetune.phases.specific.on": ["products"], "finetune.group": ["products"]}
+    assert load_params(SHIPPED).named_groups() == expected
+    del expected["finetune.phases.specific.on"]
+    assert load_params(edited("order: [specific]", "order: []")).named_groups() == expected
 
 
 def test_parameters_cannot_change_once_loaded() -> None:

@@ -184,6 +184,28 @@ def test_lora_leaves_all_but_its_targets_and_the_head_alone(made: Mapping[str, P
     assert all(any(part in name for part in ("query.weight", "value.weight", "classifier")) for name in moved)
 
 
+def test_a_fine_tune_for_all_groups_trains_on_every_row(
+    made: Mapping[str, Path], tiny_splits: Path, tmp_path: Path
+) -> None:
+    phase = SPECIFIC | {"on": "all", "epochs": 1}
+    settings = Finetune.model_validate({"group": "all", "order": ["specific"], "phases": {"specific": phase}})
+    splits = {name: tiny_splits / name for name in ("train", "validation")}
+    finetune.run(**splits, student=made["distill"] / "model", settings=settings, output=tmp_path, **COMMON)
+    assert json.loads((tmp_path / "history.jsonl").read_text().splitlines()[0])["total_steps"] == 4  # 120 rows
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "history.jsonl", "model"]
+
+
+def test_a_tuned_teacher_needs_validation_rows_to_be_checked_on(
+    made: Mapping[str, Path], tiny_splits: Path, tmp_path: Path
+) -> None:
+    splits = tmp_path / "splits"
+    shutil.copytree(tiny_splits, splits)
+    shard = splits / "validation" / "part-00000.parquet"
+    pq.write_table(pq.read_table(shard).slice(0, 0), shard)
+    with pytest.raises(UserError, match="validation has no rows"):
+        train_teacher(splits, made["teacher"] / "model", tmp_path / "taken", order=[])
+
+
 def test_an_adapter_that_lost_its_head_is_noticed(
     made: Mapping[str, Path], tiny_splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,13 +66,13 @@ NOWHERE = {"specific": {"objective": "labels", "on": "nowhere", "epochs": 1, "lr
 MISTAKES: dict[str, tuple[Callable[[Project], None], tuple[str, ...]]] = {
     "missing column": (rewrite("test.jsonl", without_column), ("text", "data/test.jsonl", "txt")),
     "unknown label": (rewrite("test.jsonl", unknown_label), ("known_label", "glorious")),
-    "empty file": (rewrite("validation.jsonl", lambda rows: []), ("data/validation.jsonl", "no rows")),
+    "empty file": (rewrite("validation.jsonl", lambda rows: []), ("data/validation.jsonl", "is empty")),
     "not UTF-8": (not_utf8, ("data/train.jsonl", "UTF-8", "241")),
     "class with two rows": (class_with_two_rows, ("rows_per_class", "mixed")),
     "misspelt key": (misspelt, ("temprature", "temperature")),
     "mistyped value": (set_param("runtime", threads="two"), ("runtime.threads", "'two'")),
     "no such base model": (set_param("teacher", base="data/nowhere"), ("teacher.base", "data/nowhere")),
-    "group without rows": (set_param("finetune", phases=NOWHERE), ("nowhere",)),
+    "group without rows": (set_param("finetune", phases=NOWHERE), ("finetune.phases.specific", "nowhere", "tweets")),
     "data gone": (lambda project: shutil.rmtree(project.root / "data"), ("data/", "stillhouse data pull")),
 }
 

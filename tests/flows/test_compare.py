@@ -167,6 +167,12 @@ def test_verdicts_survive_a_target_group_without_test_rows(tmp_path: Path) -> No
     assert "LoRA on 小说: no test rows of that group." in verdicts(found)
 
 
+def test_a_fine_tune_for_all_rows_is_told_once(tmp_path: Path) -> None:
+    write(tmp_path)
+    found = comparison(tmp_path) | {"target_group": "all"}
+    assert [said.split(":")[0] for said in verdicts(found) if said.startswith("LoRA")] == ["LoRA on all rows"]
+
+
 def test_markdown_has_a_row_for_each_model_and_keeps_pipes_out_of_cells(tmp_path: Path) -> None:
     write(tmp_path, {"a|b": 0.0})
     lines = markdown(comparison(tmp_path)).splitlines()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
-from components.ml.folders import check_folder
+from components.ml.folders import check_folder, count_layers
 
 
 def test_a_sound_base_model_passes(tiny_encoder: Path) -> None:
@@ -46,6 +46,22 @@ def test_a_model_without_a_limit_takes_any_length(tmp_path: Path) -> None:
     check_folder(tmp_path, 100_000)
 
 
+@pytest.mark.parametrize(
+    ("config", "layers"),
+    [
+        ({"num_hidden_layers": 12}, 12),
+        ({"n_layers": 6}, 6),
+        ({"num_layers": 8, "num_decoder_layers": 2}, 8),
+        ({}, None),
+    ],
+)
+def test_layers_are_counted_as_each_model_family_names_them(
+    tmp_path: Path, config: dict[str, int], layers: int | None
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert count_layers(tmp_path) == layers
+
+
 def test_a_missing_folder_configuration_weights_or_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere does not exist"):
         check_folder(tmp_path / "nowhere", 16)
@@ -53,6 +69,9 @@ def test_a_missing_folder_configuration_weights_or_tokenizer_is_named(tmp_path: 
         check_folder(tmp_path, 16)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
+        check_folder(tmp_path, 16)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="is not a JSON object"):
         check_folder(tmp_path, 16)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").touch()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -89,6 +92,45 @@ def test_the_history_holds_no_times(tiny_encoder: Path, tiny_splits: Path, tmp_p
     text = (tmp_path / "history.jsonl").read_text()
     assert "runtime" not in text
     assert "per_second" not in text
+
+
+def only_group(split: Path, group: str, folder: Path) -> Path:
+    """A copy of a split with the rows of one group."""
+    folder.mkdir(parents=True)
+    table = pq.read_table(split)
+    pq.write_table(table.filter(pc.equal(table["group"], group)), folder / "part-00000.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("on", ["nowhere", ["a", "nowhere"]])
+def test_every_group_that_a_phase_names_needs_training_rows(
+    tiny_encoder: Path, tiny_splits: Path, tmp_path: Path, on: str | list[str]
+) -> None:
+    phase = {"objective": "labels", "on": on, "epochs": 1, "lr": 1e-3}
+    with pytest.raises(UserError, match=r"'specific' has no training rows of the group nowhere\.") as caught:
+        train(tiny_encoder, tiny_splits, tmp_path / "history.jsonl", {"specific": phase})
+    assert "`on: all`" in caught.value.remedy
+
+
+def test_validation_rows_of_some_of_a_phases_groups_are_enough(
+    tiny_encoder: Path, tiny_splits: Path, tmp_path: Path
+) -> None:
+    only_group(tiny_splits / "validation", "a", tmp_path / "validation")
+    (tmp_path / "train").symlink_to(tiny_splits / "train")
+    phase = {"objective": "labels", "epochs": 1, "lr": 1e-3}
+    train(tiny_encoder, tmp_path, tmp_path / "history.jsonl", {"both": phase | {"on": ["a", "b"]}})
+    with pytest.raises(UserError, match=r"'one' has no validation rows of the group b\.") as caught:
+        train(tiny_encoder, tmp_path, tmp_path / "history.jsonl", {"one": phase | {"on": "b"}})
+    assert "data.split.validation" in caught.value.remedy
+
+
+def test_scratch_files_lie_beside_the_history_and_leave_nothing(
+    tiny_encoder: Path, tiny_splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))  # the system's folder, of no use
+    phase = {"objective": "labels", "epochs": 1, "lr": 1e-3}
+    train(tiny_encoder, tiny_splits, tmp_path / "history.jsonl", {"general": phase})
+    assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
 
 
 def test_a_diverged_model_is_not_saved(tiny_encoder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from components.errors import UserError
 from components.ml.losses import IGNORED
-from components.ml.rows import Collator, tokenise
+from components.ml.rows import Collator, first_texts, tokenise
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +49,23 @@ def test_only_the_named_groups_are_kept(tiny_splits: Path, tokenizer: PreTrained
     assert len(rows) == 60
 
 
-def test_a_group_without_rows_is_an_error_that_names_it(
-    tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match="nowhere"):
-        tokenise([(tiny_splits / "train", None)], tokenizer, tmp_path / "x.arrow", max_length=16, groups=["nowhere"])
+def test_groups_without_rows_are_told(tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    groups = ["nowhere", "b", "c"]
+    rows = tokenise([(tiny_splits / "train", None)], tokenizer, tmp_path / "x.arrow", max_length=16, groups=groups)
+    assert rows.absent == ["nowhere", "c"]
+    assert len(rows) == 60
+
+
+def test_the_first_texts_are_those_there_are(tiny_splits: Path, tmp_path: Path) -> None:
+    expected = pq.read_table(tiny_splits / "validation")["text"].to_pylist()
+    assert first_texts(tiny_splits / "validation", 3) == expected[:3]
+    assert first_texts(tiny_splits / "validation", 99) == expected
+    empty = tmp_path / "validation"
+    empty.mkdir()
+    pq.write_table(pq.read_table(tiny_splits / "validation").slice(0, 0), empty / "part-00000.parquet")
+    with pytest.raises(UserError, match=r"validation has no rows") as caught:
+        first_texts(empty, 3)
+    assert "data.validation" in caught.value.remedy
 
 
 @pytest.mark.parametrize("rows", [list(range(23)), [*range(23), 99]], ids=["too few", "another row"])

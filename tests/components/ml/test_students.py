@@ -15,8 +15,9 @@ from transformers import (
 )
 
 from components.errors import UserError
+from components.ml.layers import choose_layers
 from components.ml.models import load_base
-from components.ml.students import build_student, choose_layers, encoder_layers
+from components.ml.students import build_student, encoder_layers
 
 SMALL = {"vocab_size": 40, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
 

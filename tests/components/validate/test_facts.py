@@ -13,6 +13,7 @@ import pytest
 
 from components.errors import UserError
 from components.params import Data
+from components.validate.database import connect
 from components.validate.facts import (
     FACTS,
     SPLIT,
@@ -23,6 +24,7 @@ from components.validate.facts import (
     write_facts,
     write_splits,
 )
+from components.validate.measure import measure
 from components.validate.splits import place_rows
 
 COLUMNS = {"text": "text", "label": "label", "group": "group", "document": "document"}
@@ -162,3 +164,34 @@ def test_a_label_column_that_holds_no_classes_is_refused(folder: Any, labels: An
     folder.write_rows("train", [{"text": str(label), "label": label} for label in labels])
     with folder.database(folder.data()) as database, pytest.raises(UserError, match=words):
         known_labels(database, folder.data())
+
+
+def test_the_number_of_threads_changes_no_byte(folder: Any) -> None:
+    rows = [
+        {
+            "text": f"{'好差'[number % 2]}{number * 7919 % 9000}",
+            "label": "好差"[number % 3 % 2],
+            "group": f"组{number % 7}",
+            "document": f"d{number * 31 % 4000}",
+        }
+        for number in range(12_000)
+    ]
+    folder.write_rows("train", rows)
+    folder.write_rows("unlabelled", rows[::5])
+    data, target = folder.data(columns=COLUMNS), folder.root / "measured.parquet"
+    measure(data, folder.root, lambda texts: [len(text) for text in texts], target)
+    pq.write_table(pq.read_table(target), target, row_group_size=500)  # parts for all threads
+
+    def results(threads: int) -> tuple[list[bytes], object]:
+        output = folder.root / f"{threads} threads"
+        with connect(target, folder.root / "spill", threads) as database:
+            assert database.execute("SELECT current_setting('threads')").fetchall() == [(threads,)]
+            labels = known_labels(database, data)
+            place_rows(database, data)
+            compute_facts(database, labels, 5)
+            write_facts(database, output / "facts")
+            write_splits(database, output)
+            told = (labels, groups_of_training(database), summary(database, 5))
+        return [path.read_bytes() for path in sorted(output.rglob("*.parquet"))], told
+
+    assert results(1) == results(4)

@@ -14,6 +14,7 @@ import pytest
 
 from components.errors import UserError
 from components.params import Data
+from components.validate.formats import count_rows
 from components.validate.reading import check_files, read_rows
 
 TEXTS = ['他说："很好用，推荐！"', "good\tor, bad", "第一行\n第二行", "é", "plain"]
@@ -170,6 +171,21 @@ def test_text_in_parquet_that_is_not_utf8_is_named(folder: Any) -> None:
     texts = pa.array([b"\xe5\xa5\xbd", b"\xff"], pa.binary())
     pq.write_table(pa.table({"text": texts, "label": ["a", "b"]}), folder.root / "data/train.parquet")
     assert "not UTF-8: rows 0 to 1" in fails(of("train.parquet")).message
+
+
+@pytest.mark.parametrize("damage", ["cut short", "overwritten"])
+def test_a_damaged_parquet_file_is_named(folder: Any, damage: str) -> None:
+    table = pa.table({"text": [f"第{number}行" for number in range(5000)], "label": ["a", "b"] * 2500})
+    path = folder.root / "data/train.parquet"
+    pq.write_table(table, path)
+    sound = path.read_bytes()
+    half = len(sound) // 2
+    path.write_bytes(sound[:half] if damage == "cut short" else bytes(half) + sound[half:])
+    error = fails(of("train.parquet"))
+    assert "data/train.parquet is not a sound Parquet file" in error.message
+    assert "copy or write it again" in error.remedy
+    with pytest.raises(UserError, match=r"data/train\.parquet is not a sound Parquet file"):
+        count_rows(Path("data/train.parquet"))
 
 
 def test_a_missing_file_is_named_with_what_is_there(folder: Any) -> None:

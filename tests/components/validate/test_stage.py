@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import random
@@ -14,6 +15,7 @@ import pytest
 
 from components.errors import UserError
 from components.params import Rules, Validate
+from components.validate.database import connect
 from components.validate.rules import rule_settings
 from components.validate.stage import run
 
@@ -82,7 +84,9 @@ def test_sound_data_passes_and_becomes_canonical_splits(
     assert not logging.getLogger("py.warnings").handlers
 
 
-def test_the_same_input_gives_the_same_bytes(folder: Any, base_model: Path) -> None:
+def test_the_same_input_gives_the_same_bytes_whatever_the_threads(
+    folder: Any, base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = sound_rows()
     training = [row | {"document": None} for row in (*rows["train"] * 4, *rows["validation"])]
     for number, row in enumerate(training):
@@ -90,6 +94,7 @@ def test_the_same_input_gives_the_same_bytes(folder: Any, base_model: Path) -> N
     rows = {"train": random.Random(3).sample(training, len(training)), "unlabelled": rows["unlabelled"]}
     relaxed = {"rows_per_class": {"severity": "error", "min_rows": 10}}
     first = contents(validate(folder, base_model, rows, "first", rules=relaxed))
+    monkeypatch.setattr("components.validate.stage.connect", functools.partial(connect, threads=1))
     assert first == contents(validate(folder, base_model, rows, "second", rules=relaxed))
     assert all(str(folder.root).encode() not in content for content in first.values())
 

@@ -231,6 +231,16 @@ def test_an_interrupted_first_add_leaves_no_data_folder(
     assert not new_toy.workspace.data.exists()
 
 
+def test_a_damaged_parquet_file_is_refused(toy: Toy, tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"text": [f"第{number}行" for number in range(5000)]}), path)
+    sound = path.read_bytes()
+    path.write_bytes(bytes(len(sound) // 2) + sound[len(sound) // 2 :])
+    with pytest.raises(UserError, match=r"rows\.parquet is not a sound Parquet file"):
+        add(toy.workspace, [path])
+    toy.workspace.check_data()
+
+
 def test_the_suggested_section_is_what_params_takes(toy: Toy, csv: Path, model: Path, tmp_path: Path) -> None:
     from ruamel.yaml import YAML
 
@@ -255,3 +265,36 @@ def test_columns_of_any_name_are_suggested(toy: Toy, tmp_path: Path) -> None:
     columns = YAML(typ="safe").load(section)["data"]["columns"]
     assert columns == {"text": "编号: 1", "label": "标签", "group": None, "document": None}
     assert '# found: "编号: 1", "yes", 评语, 标签' in section
+
+
+def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with the keys that ``change`` sets; ``data`` is replaced as a whole, as a person would paste it."""
+    both = dict(base)
+    for key, value in change.items():
+        nested = key != "data" and isinstance(value, dict) and isinstance(base.get(key), dict)
+        both[key] = merged(base[key], value) if nested else value
+    return both
+
+
+@pytest.mark.parametrize("columns", ["text,label", "text,label,领域"])
+def test_with_what_is_suggested_the_shipped_parameters_fit_the_users_data(
+    toy: Toy, model: Path, tmp_path: Path, columns: str
+) -> None:
+    from ruamel.yaml import YAML
+
+    from components.loader import load_params
+
+    row = ",".join("好" for _ in columns.split(","))
+    (tmp_path / "train.csv").write_text(f"{columns}\n{row}\n", encoding="utf-8")
+    section = suggest_section(add(toy.workspace, [tmp_path / "train.csv"], base_model=str(model)))
+    yaml = YAML(typ="safe")
+    shipped = yaml.load(Path(__file__).parents[3] / "params.yaml")
+    yaml.dump(merged(shipped, yaml.load(section)), tmp_path / "params.yaml")
+    params = load_params(tmp_path / "params.yaml")
+    assert params.teacher.base == "data/bert-base-chinese"
+    assert (params.finetune.group, params.named_groups()) == ("all", {})
+    assert params.finetune.phases["specific"].lr == shipped["finetune"]["phases"]["specific"]["lr"]
+
+
+def test_without_a_base_model_the_teacher_keeps_its_own(toy: Toy, csv: Path) -> None:
+    assert "teacher:" not in suggest_section(add(toy.workspace, [csv]))

@@ -1,0 +1,96 @@
+"""params.yaml -> typed parameters. The one YAML loader; it follows DVC's rules (YAML 1.2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from components.errors import UserError
+from components.params import LoraSettings, Params, Phase, nearest
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a YAML 1.2 file, as DVC does (``1e-4`` is a number).
+
+    Raises:
+        UserError: the file is missing, not UTF-8 or not YAML; names the line.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing.", "Run the command in the folder that holds params.yaml and dvc.yaml.", "parameters"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8: {error}.", "Save it as UTF-8.", "parameters") from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}{where}: {problem}.", "Mend the YAML there.", "parameters") from None
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        UserError: names the key, its section, what was expected, what arrived and the nearest valid key.
+    """
+    found = load_yaml(path)
+    try:
+        return Params.model_validate(found)
+    except ValidationError as error:
+        lines = {line: None for details in error.errors() if (line := _explain(details, path))}
+        raise UserError("\n".join(lines), "docs/parameters.md lists every key.", "parameters") from None
+
+
+def _explain(details: ErrorDetails, path: Path) -> str | None:
+    """One line for one of pydantic's errors; None where another of them says it better."""
+    location = _location(details["loc"])
+    key, section = location[-1] if location else "", ".".join(location[:-1]) or "the top level"
+    if details["type"] == "extra_forbidden":
+        return f"{path}: unknown key '{key}' in {section}{nearest(key, _valid_keys(location[:-1]))}"
+    if details["type"] == "missing":
+        return f"{path}: '{key}' is missing in {section}"
+    problem = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if details["type"] == "value_error":  # our own, which tells what arrived
+        return ": ".join([str(path), *filter(None, [".".join(location)]), problem])
+    return f"{path}: {'.'.join(location) or 'the file'}: {problem}, got {details['input']!r:.120}"
+
+
+def _location(parts: tuple[int | str, ...]) -> list[str]:
+    """The key's path in the file: pydantic's, less the names it gives to the members of a union."""
+    unions = {"word", "str", "float", "constrained-int"}
+    location: list[str] = []
+    for index, part in enumerate(map(str, parts)):
+        tag = part in ("last_layers", "lora") and index > 0 and parts[index - 1] == "trainable"
+        if not tag and part not in unions and "[" not in part:
+            location.append(part)
+    return location
+
+
+def _valid_keys(location: list[str]) -> list[str]:
+    """The keys that the section at ``location`` takes."""
+    section: Any = Params
+    for part in location:
+        fields = getattr(section, "model_fields", {})
+        matched = [field.annotation for name, field in fields.items() if part in (name, field.alias)]
+        if part == "trainable":
+            section = _TRAINABLE_KEYS
+        elif section == dict[str, Phase]:
+            section = Phase
+        elif section is _TRAINABLE_KEYS:
+            section = LoraSettings
+        else:
+            section = matched[0] if matched else None
+    if section is _TRAINABLE_KEYS:
+        return list(_TRAINABLE_KEYS)
+    return [field.alias or name for name, field in getattr(section, "model_fields", {}).items()]
+
+
+_TRAINABLE_KEYS = ("last_layers", "lora")

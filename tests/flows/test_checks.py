@@ -1,0 +1,155 @@
+"""What a run refuses before anything starts, and groups that it refuses as soon as the data is validated."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from components.errors import UserError
+from components.params import Params
+from flows.checks import check, check_groups, check_layers
+
+ROOT = Path(__file__).parents[2]
+Change = Callable[[dict[str, Any]], None]
+
+
+def raw(*changes: Change) -> dict[str, Any]:
+    """The shipped params.yaml, changed."""
+    params: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
+    for change in changes:
+        change(params)
+    return params
+
+
+def last_layers(section: str, count: int) -> Change:
+    def change(params: dict[str, Any]) -> None:
+        for phase in params[section]["phases"].values():
+            phase["trainable"] = {"last_layers": count}
+
+    return change
+
+
+def student(layers: int | list[int]) -> Change:
+    return lambda params: params["distill"]["student"].update(layers=layers)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([student(7)], "distill.student.layers: the teacher has 6 layers, got 7"),
+        ([student([0, 6])], "distill.student.layers: expected ascending indices below 6, got [0, 6]"),
+        ([student([3, 2])], "distill.student.layers: expected ascending indices below 6, got [3, 2]"),
+        (
+            [last_layers("teacher", 7)],
+            "teacher.phases.general.trainable.last_layers: the base model data/base_model has 6 layers, got 7",
+        ),
+        ([last_layers("distill", 4)], "distill.phases.distill.trainable.last_layers: the student has 3 layers, got 4"),
+        (
+            [student([0, 5]), last_layers("finetune", 3)],
+            "finetune.phases.specific.trainable.last_layers: the student has 2 layers, got 3",
+        ),
+    ],
+)
+def test_layers_that_a_model_lacks_are_refused(changes: list[Change], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check_layers(6, Params.model_validate(raw(*changes)))
+    assert words in caught.value.message
+    assert caught.value.remedy
+    assert caught.value.kind == "parameters"
+
+
+def test_layers_that_are_there_pass_and_phases_that_do_not_run_are_not_looked_at() -> None:
+    check_layers(6, Params.model_validate(raw()))
+    check_layers(3, Params.model_validate(raw(student([0, 2]), last_layers("teacher", 3), last_layers("distill", 2))))
+    switched_off = raw(last_layers("finetune", 9), lambda params: params["finetune"].update(order=[]))
+    check_layers(6, Params.model_validate(switched_off))
+
+
+def test_an_unknown_number_of_layers_leaves_the_students_to_be_checked() -> None:
+    check_layers(None, Params.model_validate(raw(student(99), last_layers("teacher", 99))))
+    with pytest.raises(UserError, match="the student has 3 layers, got 4"):
+        check_layers(None, Params.model_validate(raw(last_layers("distill", 4))))
+
+
+def test_all_wrong_layers_are_told_at_once() -> None:
+    with pytest.raises(UserError) as caught:
+        check_layers(2, Params.model_validate(raw(last_layers("teacher", 3), student(4), last_layers("finetune", 5))))
+    assert [line.split(":")[0] for line in caught.value.message.splitlines() if "got" in line] == [
+        "teacher.phases.general.trainable.last_layers",
+        "distill.student.layers",
+        "finetune.phases.specific.trainable.last_layers",
+    ]
+
+
+def test_groups_that_no_training_row_has_are_refused() -> None:
+    params = raw(lambda params: params["teacher"]["phases"]["general"].update(on=["tweets", "小说", "prodcts"]))
+    known = ["editorials", "products_", "tweets"]
+    with pytest.raises(UserError) as caught:
+        check_groups(known, Params.model_validate(params))
+    assert caught.value.message.splitlines() == [
+        "teacher.phases.general.on: no training row belongs to the group '小说'.",
+        "teacher.phases.general.on: no training row belongs to the group 'prodcts'. Did you mean 'products_'?",
+        "finetune.phases.specific.on: no training row belongs to the group 'products'. Did you mean 'products_'?",
+        "finetune.group: no training row belongs to the group 'products'. Did you mean 'products_'?",
+        "The training rows belong to: editorials, products_, tweets.",
+    ]
+    assert caught.value.kind == "parameters"
+    assert caught.value.remedy
+
+
+def test_known_groups_and_all_pass_and_many_groups_are_cut_short() -> None:
+    check_groups(["products"], Params.model_validate(raw()))
+    for_all = raw(
+        lambda params: params["finetune"].update(group="all"),
+        lambda params: params["finetune"]["phases"]["specific"].update(on="all"),
+    )
+    check_groups(["tweets"], Params.model_validate(for_all))
+    with pytest.raises(UserError, match=r"g18, g19 and 5 more\."):
+        check_groups([f"g{number}" for number in range(25)], Params.model_validate(raw()))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, tiny_encoder: Path) -> Any:
+    """A project whose base model has 3 layers, and which asks for 3; data/ is taken to be as pinned."""
+    shutil.copytree(tiny_encoder, tmp_path / "data/base_model")
+    shutil.copyfile(ROOT / "runtime.json", tmp_path / "runtime.json")
+    row = json.dumps(dict.fromkeys(("text", "label", "group", "document"), "x")) + "\n"
+    for split in ("train", "validation", "test", "unlabelled"):
+        (tmp_path / f"data/{split}.jsonl").write_text(row)
+    YAML(typ="safe").dump(raw(lambda params: params["data"].update(max_length=32)), tmp_path / "params.yaml")
+    return SimpleNamespace(root=tmp_path, check_data=lambda: None)
+
+
+def test_a_sound_project_passes(workspace: Any) -> None:
+    assert check(workspace).data.max_length == 32
+
+
+def test_faults_of_runtime_model_data_and_layers_are_told_together(workspace: Any) -> None:
+    (workspace.root / "runtime.json").write_text("{")
+    (workspace.root / "data/base_model/model.safetensors").unlink()
+    (workspace.root / "data/test.jsonl").write_text("")
+    params = raw(student(4), lambda params: params["data"].update(max_length=32))
+    YAML(typ="safe").dump(params, workspace.root / "params.yaml")
+    with pytest.raises(UserError) as caught:
+        check(workspace)
+    for words in ("runtime.json is damaged", "no model.safetensors", "data/test.jsonl is empty", "layers, got 4"):
+        assert words in caught.value.message
+    assert str(workspace.root) not in caught.value.message
+
+
+def test_checking_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, components.ml.layers, components.ml.folders, components.params; "
+        "print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
