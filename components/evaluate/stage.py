@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from components.evaluate.scoring import Rows, Scored, common_classes, read_rows, score
 from components.evaluate.summary import reliability, summarise
 from components.evaluate.tables import read_history, write_tables
+from components.ml.device import use_device
 from components.ml.metrics import confusion_matrix
 from components.params import Evaluate, Runtime
 from components.plots import draw
@@ -40,7 +39,7 @@ def run(
         "student": student,
         "lora": lora,
     }
-    torch.set_num_threads(runtime.threads)
+    use_device(runtime.device, runtime.threads)
     rows = read_rows(test)
     scored = _score_all(test, stages, runtime, max_length, settings.batch_size, output / "predictions")
     class_names = common_classes(scored, rows.labels)

@@ -18,15 +18,15 @@ def kd_loss(
     comparable with the cross-entropy's at any temperature.
 
     Args:
-        student_logits: shape (N, classes), valid positions only.
-        teacher_logits: shape (N, classes), no gradient flows into it.
+        student_logits: shape (N, classes) or (..., classes), of valid positions only: no padding.
+        teacher_logits: the same shape; no gradient flows into it.
         temperature: T > 0.
-        positions: how many positions to average over; N unless the batch is a part of a larger one.
+        positions: how many positions to average over; all that are given, unless they are a part of a larger batch.
     """
     student = F.log_softmax(student_logits.float() / temperature, dim=-1)
     teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=-1)
     total = F.kl_div(student, teacher, reduction="sum", log_target=True)
-    return temperature**2 * total / (positions or len(student_logits))
+    return temperature**2 * total / (positions or student_logits[..., 0].numel())
 
 
 def ce_loss(student_logits: Tensor, labels: Tensor, labelled: float | None = None) -> Tensor:
@@ -64,8 +64,3 @@ def distillation_loss(
     if beta:
         loss = loss + beta * ce_loss(student_logits, labels, labelled)
     return loss
-
-
-def valid_positions(values: Tensor, mask: Tensor) -> Tensor:
-    """The positions that count, flattened: (..., classes) and a boolean (...) give (N, classes)."""
-    return values[mask.bool()]

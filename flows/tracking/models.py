@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 CODE = Path(__file__).with_name("pyfunc_model.py")
+LENGTH = "stillhouse.max_length"  # what the model's code cuts texts to
 _LIBRARIES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas")
 _ROWS_TO_CHECK = 64
 _TOLERANCE = 1e-4  # the padding of a batch moves float32 logits by some 1e-6
@@ -33,7 +34,7 @@ def ensure(client: MlflowClient, experiment: str, run_id: str, model: ModelRecor
     """
     from mlflow.entities import LoggedModelOutput
 
-    known = _find(client, experiment, model.content)
+    known = _find(client, experiment, model.content, max_length)
     model_id = known or _log(client, experiment, run_id, model, texts, max_length)
     outputs = client.get_run(run_id).outputs
     if model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
@@ -41,9 +42,10 @@ def ensure(client: MlflowClient, experiment: str, run_id: str, model: ModelRecor
     return model_id
 
 
-def _find(client: MlflowClient, experiment: str, content: str) -> str | None:
-    """The finished model of this content; those that a killed run left unfinished are removed."""
-    found = client.search_logged_models([experiment], f"tags.`{CONTENT}` = '{content}'")
+def _find(client: MlflowClient, experiment: str, content: str, max_length: int) -> str | None:
+    """The finished model of this content and length; those that a killed run left unfinished are removed."""
+    wanted = f"tags.`{CONTENT}` = '{content}' AND tags.`{LENGTH}` = '{max_length}'"
+    found = client.search_logged_models([experiment], wanted)
     ready = [model.model_id for model in found if model.status == "READY"]
     for model in found:
         if model.model_id not in ready:
@@ -53,7 +55,8 @@ def _find(client: MlflowClient, experiment: str, content: str) -> str | None:
 
 def _log(client: MlflowClient, experiment: str, run_id: str, model: ModelRecord, texts: Path, max_length: int) -> str:
     """Log the model; it becomes READY, and so is found again, only after the check."""
-    tags = {CONTENT: model.content, "stillhouse.stage": model.stage, "stillhouse.version": model.version}
+    tags = {CONTENT: model.content, LENGTH: str(max_length)}
+    tags |= {"stillhouse.stage": model.stage, "stillhouse.version": model.version}
     logged = client.create_logged_model(experiment, model.name, run_id, tags, model_type="text-classification")
     try:
         with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from components.ml.losses import IGNORED, ce_loss, distillation_loss, kd_loss, valid_positions
+from components.ml.losses import IGNORED, ce_loss, distillation_loss, kd_loss
 
 ROWS, CLASSES, T = 12, 5, 3.0
 
@@ -118,7 +118,9 @@ def test_without_cross_entropy_the_kd_term_keeps_its_factor(logits: tuple[torch.
     assert torch.allclose(loss.double(), by_definition(*logits, T), atol=1e-6)
 
 
-def test_only_valid_positions_count() -> None:
-    values = torch.arange(24.0).view(2, 4, 3)
-    mask = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]])
-    assert torch.equal(valid_positions(values, mask), torch.stack([values[0, 0], values[0, 1], values[1, 0]]))
+def test_logits_of_positions_in_sequences_are_averaged_over_positions_not_over_sequences(
+    logits: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    student, teacher = logits
+    in_sequences = kd_loss(student.view(2, ROWS // 2, -1), teacher.view(2, ROWS // 2, -1), T)
+    assert torch.allclose(in_sequences, kd_loss(student, teacher, T))

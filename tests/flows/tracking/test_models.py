@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components.ml.scoring import load_classifier, predict_logits
-from flows.tracking import store
+from flows.tracking import models, store
 from flows.tracking.record import PipelineRecord
 from flows.tracking.tracker import Tracker
 
@@ -44,6 +44,15 @@ def test_the_candidate_gives_the_logits_of_the_lora_student(candidate: Any, fini
     found = candidate.predict(TEXTS, params={"return": "logits"})
     assert list(found.columns) == ["negative", "正面"]
     assert np.allclose(found.to_numpy(), expected, atol=1e-5)
+
+
+def test_a_model_that_cuts_texts_elsewhere_is_another_model(published_root: Path, finished_run: PipelineRecord) -> None:
+    client = MlflowClient(store.tracking_uri(published_root))
+    experiment = client.get_experiment_by_name("demo")
+    assert experiment
+    content = finished_run.models[0].content
+    assert models._find(client, experiment.experiment_id, content, finished_run.max_length)
+    assert models._find(client, experiment.experiment_id, content, finished_run.max_length + 1) is None
 
 
 def test_lists_arrays_and_tables_are_read_alike(candidate: Any) -> None:
