@@ -28,7 +28,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            Console(stderr=True).print("[yellow]Interrupted.[/] What was finished is kept; run again to go on.")
+            _console(stderr=True).print("[yellow]Interrupted.[/] What was finished is kept; run again to go on.")
             raise typer.Exit(130) from None
         except UserError as error:
             _refuse(error)
@@ -61,9 +61,14 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def _console(*, stderr: bool = False) -> Console:
+    """A console that leaves `x:100:` as it is."""
+    return Console(stderr=stderr, emoji=False)
+
+
 def _refuse(error: UserError) -> NoReturn:
     """Show the user's mistake and end with exit code 2."""
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     console.print(f"[bold red]Error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
     if error.remedy:
         console.print(f"[bold]To do:[/] {escape(error.remedy)}", highlight=False, soft_wrap=True)
@@ -84,7 +89,7 @@ def run(
     parallel: Annotated[int, typer.Option(min=1, help="How many independent stages may run at once.")] = 1,
 ) -> None:
     """Run what is out of date, publish the results, and compare the models."""
-    workspace, console = _workspace(), Console()
+    workspace, console = _workspace(), _console()
     plan, then = _foresee(workspace)
     _print_plan(console, plan, then)
     warnings: list[str] = []
@@ -132,8 +137,12 @@ def _print_plan(console: Console, plan: list[PlannedStage], then: list[str]) -> 
 
 def _print_comparison(console: Console, workspace: Workspace) -> None:
     from flows import compare
-    from flows.tracking.store import shown, tracking_uri
+    from flows.tracking.store import shown, tracking_uri, web_address
 
+    uri = tracking_uri(workspace.root)
+    runs = web_address(uri)
+    if not uri.startswith("http"):
+        runs = f"`make ui`, then MLflow at {runs} ({shown(uri)})"
     comparison = compare.comparison(workspace.root)
     console.print(compare.table(comparison, console.width))
     console.print()
@@ -141,10 +150,7 @@ def _print_comparison(console: Console, workspace: Workspace) -> None:
         console.print(f"  {escape(sentence)}", highlight=False)
     console.print("\n[bold]Where to look next[/]")
     for what, where in (
-        (
-            "runs, curves, models",
-            f"`make ui`, then MLflow at http://127.0.0.1:5000 ({shown(tracking_uri(workspace.root))})",
-        ),
+        ("runs, curves, models", runs),
         ("the data gate", "reports/gate/report.html"),
         ("figures", "artifacts/evaluate/plots/*.svg"),
         ("the models", "artifacts/{teacher,distill,control,finetune}/model"),
@@ -160,7 +166,7 @@ def plan(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] 
         stages = [{"name": stage.name, "action": stage.action, "because": stage.because} for stage in planned]
         typer.echo(json.dumps({"stages": stages, "then": then}, ensure_ascii=False))
         return
-    _print_plan(Console(), planned, then)
+    _print_plan(_console(), planned, then)
 
 
 @app.command()
@@ -172,19 +178,19 @@ def compare(as_json: Annotated[bool, typer.Option("--json", help="For machines."
     if as_json:
         typer.echo(json.dumps(comparing.comparison(workspace.root), ensure_ascii=False))
         return
-    _print_comparison(Console(), workspace)
+    _print_comparison(_console(), workspace)
 
 
 @app.command()
 def ui(
-    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect UI.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect UI.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow UI.")] = 5000,
 ) -> None:
     """Open the Prefect and MLflow UIs on loopback over what has been run."""
     from flows.server import serve_uis
 
     workspace = _workspace()
-    serve_uis(workspace.root, prefect_port, mlflow_port, Console().print)
+    serve_uis(workspace.root, prefect_port, mlflow_port, _console().print)
 
 
 @app.command()

@@ -30,7 +30,7 @@ class Display:
             TextColumn("  [cyan]▸[/] {task.description:<12}"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[note]}[/]"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),  # a stage's own words
             console=console,
             transient=True,
         )
@@ -62,10 +62,11 @@ class Display:
         """How far a stage is; on a plain console a line every ten seconds at most."""
         with self._lock:
             if self.console.is_terminal:
-                self._progress.update(self._bars[name], completed=step, total=total, note=note)
+                if name in self._bars:  # else it has ended since
+                    self._progress.update(self._bars[name], completed=step, total=total, note=note)
             elif time.monotonic() - self._shown.get(name, 0.0) >= 10:
                 self._shown[name] = time.monotonic()
-                self.console.print(f"    {name}: step {step} of {total}, {note}", highlight=False)
+                self.console.print(Text(f"    {name}: step {step} of {total}, {note}"))
 
     def note(self, name: str, text: str) -> None:
         """The newest line of a stage's output, shown beside its bar."""

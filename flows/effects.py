@@ -48,12 +48,13 @@ def apply_effects(workspace: Workspace, params: Params, tracker: Tracker, displa
         BENCHMARKED: lambda: _benchmark(workspace, params),
         PUBLISHED: lambda: _publish(workspace, params, tracker),
     }
-    _show_comparison(workspace)
+    failed: set[str] = set()
     for name in outstanding(workspace, params):
         display.start(name)
         try:
             effect = run_effect.with_options(name=name, task_run_name=name)(actions[name])
         except Exception as error:
+            failed.add(name)
             display.finish(name, "failed")
             readable = error if isinstance(error, UserError) else disk_full(error)
             if readable:
@@ -62,7 +63,9 @@ def apply_effects(workspace: Workspace, params: Params, tracker: Tracker, displa
                 unforeseen.append(error)
         else:
             display.finish(name, "ran", effect.detail)
-            kept.add(name, effect.result)
+            if name != PUBLISHED or BENCHMARKED not in failed:  # else publish again when there are speeds
+                kept.add(name, effect.result)
+    _show_comparison(workspace)
     if unforeseen:
         raise unforeseen[0]
     return warnings
@@ -175,5 +178,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str | float | in
         if isinstance(value, dict):
             found |= flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value if isinstance(value, (int, float, str)) else json.dumps(value)
+            found[f"{prefix}{key}"] = (
+                value if isinstance(value, (int, float, str)) else json.dumps(value, ensure_ascii=False)
+            )
     return found

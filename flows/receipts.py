@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from components.errors import UserError
 from components.params import Params
 from flows import gate_report
 from flows.compare import measured
@@ -60,10 +61,18 @@ def outstanding(workspace: Workspace, params: Params) -> list[str]:
     done = receipt(workspace, params).done
     there = {
         REPORTED: gate_report.current(workspace.root),
-        BENCHMARKED: BENCHMARKED in done and measured(workspace.root),
+        BENCHMARKED: BENCHMARKED in done and _measured(workspace.root),
         PUBLISHED: PUBLISHED in done and presence.holds(tracking_uri(workspace.root), done[PUBLISHED]),
     }
     return [name for name, present in there.items() if not present]
+
+
+def _measured(root: Path) -> bool:
+    """Whether the benchmark is about these models; a damaged one isn't, and is written again."""
+    try:
+        return measured(root)
+    except UserError:
+        return False
 
 
 def foreseen(workspace: Workspace, params: Params, plan: Sequence[PlannedStage]) -> list[str]:

@@ -33,5 +33,5 @@ def apply(root: Path) -> None:
     os.environ.update(TELEMETRY_OFF)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    if not {"PREFECT_API_URL", "PREFECT_PROFILE"} & set(os.environ):
+    if not (os.environ.get("PREFECT_API_URL") or os.environ.get("PREFECT_PROFILE")):
         os.environ.setdefault("PREFECT_HOME", str((root / STATE / "prefect").resolve()))

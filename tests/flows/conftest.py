@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,16 @@ def _dvc_keeps_to_itself(tmp_path_factory: pytest.TempPathFactory) -> None:
     """DVC's own state goes to a temporary folder, not to one that the machine's repositories share."""
     folder = str(tmp_path_factory.mktemp("dvc"))
     os.environ.update(DVC_SITE_CACHE_DIR=folder, DVC_GLOBAL_CONFIG_DIR=folder, DVC_NO_ANALYTICS="1")
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A real Prefect API on a database of its own; the modules of the xdist group "prefect" share it."""
+    os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
 
 
 @pytest.fixture(scope="session")

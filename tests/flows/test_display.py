@@ -43,3 +43,25 @@ def test_a_plain_console_shows_progress_sparingly() -> None:
             display.progress("teacher", step, 100, "loss 0.5")
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().count("step") == 1
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_stages_own_words_are_shown_as_they_stand(terminal: bool) -> None:
+    for words in ("[bold]phase[/bold]", "reading [/tmp/x]", "data.csv:100: odd"):
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+        with Display(console) as display:
+            display.start("teacher")
+            display.progress("teacher", 1, 3, words)
+        with Display(console) as display:
+            display.start("label")
+            display.note("label", words)
+        assert isinstance(console.file, io.StringIO)
+        assert console.file.getvalue().count(words) >= (2 if terminal else 1)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_that_comes_after_the_stages_end_is_harmless(terminal: bool) -> None:
+    with Display(Console(file=io.StringIO(), force_terminal=terminal)) as display:
+        display.start("teacher")
+        display.finish("teacher", "failed")
+        display.progress("teacher", 1, 3, "loss 0.5")

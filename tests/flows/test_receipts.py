@@ -1,10 +1,20 @@
-"""Receipts remember finished side effects, each for its own results and server."""
+"""Receipts remember finished side effects, each for its own results and server; what the results still lack."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from components.errors import UserError
+from components.params import Benchmark, Publish
+from flows import gate_report, receipts
+from flows.planning import PlannedStage
 from flows.receipts import Receipt
+from flows.tracking import presence
 
 
 def test_a_receipt_remembers_across_processes(tmp_path: Path) -> None:
@@ -24,3 +34,113 @@ def test_a_damaged_receipt_counts_as_none(tmp_path: Path) -> None:
     receipt.add("publish", "b12")
     receipt.path.write_text("{")
     assert receipt.done == {}
+
+
+RECEIPTED = {"benchmark": "reports/benchmark.json", "publish": "b12"}
+
+
+@dataclass
+class World:
+    """What the receipts are compared with."""
+
+    workspace: Any
+    params: Any
+    there: dict[str, bool]
+    asked: list[str] = field(default_factory=list)
+
+    def outstanding(self) -> list[str]:
+        return receipts.outstanding(self.workspace, self.params)
+
+    def sign(self, **done: str) -> None:
+        for name, result in done.items():
+            receipts.receipt(self.workspace, self.params).add(name, result)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A workspace with the lock digest "a", where the result of every side effect is there."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    workspace = SimpleNamespace(root=tmp_path, lock_digest=lambda: "a")
+    params = SimpleNamespace(benchmark=Benchmark(), publish=Publish())
+    world = World(workspace, params, {"report": True, "speeds": True, "run": True})
+
+    def holds(uri: str, run_id: str) -> bool:
+        world.asked.append(run_id)
+        return world.there["run"]
+
+    monkeypatch.setattr(gate_report, "current", lambda root: world.there["report"])
+    monkeypatch.setattr(receipts, "measured", lambda root: world.there["speeds"])
+    monkeypatch.setattr(presence, "holds", holds)
+    return world
+
+
+def test_new_results_lack_speeds_and_publication_and_no_server_is_asked(world: World) -> None:
+    assert world.outstanding() == ["benchmark", "publish"]
+    assert world.asked == []
+
+
+def test_nothing_is_outstanding_when_all_is_receipted_and_there(world: World) -> None:
+    world.sign(**RECEIPTED)
+    assert world.outstanding() == []
+    assert world.asked == ["b12"]
+
+
+@pytest.mark.parametrize(("lost", "effect"), [("report", "gate report"), ("speeds", "benchmark"), ("run", "publish")])
+def test_a_receipted_side_effect_whose_result_was_lost_is_outstanding(world: World, lost: str, effect: str) -> None:
+    world.sign(**RECEIPTED)
+    world.there[lost] = False
+    assert world.outstanding() == [effect]
+
+
+def test_a_damaged_benchmark_is_measured_again_instead_of_stopping_the_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(root: Path) -> bool:
+        raise UserError("reports/benchmark.json is damaged", "Write it again: `stillhouse run`.")
+
+    world.sign(**RECEIPTED)
+    monkeypatch.setattr(receipts, "measured", damaged)
+    assert world.outstanding() == ["benchmark"]
+
+
+def test_side_effects_come_in_the_order_in_which_they_build_on_each_other(world: World) -> None:
+    world.there["report"] = False
+    assert world.outstanding() == ["gate report", "benchmark", "publish"]
+
+
+def test_other_results_settings_or_another_server_lack_what_these_have(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.sign(**RECEIPTED)
+    for name, value in {
+        "benchmark": Benchmark(latency_texts=7),
+        "publish": Publish(registered_model="other"),
+    }.items():
+        changed = SimpleNamespace(**vars(world.params) | {name: value})
+        assert receipts.outstanding(world.workspace, changed) == ["benchmark", "publish"]
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+        assert world.outstanding() == ["benchmark", "publish"]
+    monkeypatch.setattr(world.workspace, "lock_digest", lambda: "b")
+    assert world.outstanding() == ["benchmark", "publish"]
+
+
+def test_a_password_of_the_server_is_not_written_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@127.0.0.1:1")
+    world.sign(publish="b12")
+    assert "hunter2" not in receipts.receipt(world.workspace, world.params).path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("action", ["run", "depends"])
+def test_a_run_that_makes_new_results_leads_to_their_side_effects(world: World, action: Any) -> None:
+    world.sign(**RECEIPTED)
+    plan = [PlannedStage("teacher", "skip"), PlannedStage("evaluate", action)]
+    assert receipts.foreseen(world.workspace, world.params, plan) == ["benchmark", "publish"]
+
+
+def test_a_run_that_makes_no_new_results_leads_to_what_is_outstanding(world: World) -> None:
+    plan = [PlannedStage("teacher", "skip"), PlannedStage("evaluate", "restore")]
+    world.sign(**RECEIPTED)
+    assert receipts.foreseen(world.workspace, world.params, plan) == []
+    world.there["run"] = False
+    assert receipts.foreseen(world.workspace, world.params, plan) == ["publish"]

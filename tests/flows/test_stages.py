@@ -24,16 +24,6 @@ ROOT = Path(__file__).parents[2]
 Toy = Any
 
 
-@pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A real Prefect API on a database of its own."""
-    os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
 def run(toy: Toy, **options: Any) -> dict[str, str]:
     """Run the toy's plan inside a flow; outcome by stage."""
     from prefect import flow

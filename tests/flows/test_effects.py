@@ -1,0 +1,197 @@
+"""Side effects: one that fails keeps none of the others back, and none is done twice."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from components.errors import UserError
+from components.params import Benchmark, Publish
+from flows import compare
+from flows.display import Display
+from flows.tracking import presence
+
+pytestmark = pytest.mark.xdist_group("prefect")
+Toy = Any
+VERDICTS = {
+    "passed": True,
+    "expectations": 0,
+    "labels": ["好", "坏"],
+    "rules": [],
+    "summary": {
+        "rows": {}, "used": {}, "set_aside": {}, "classes": {}, "groups": {},
+        "tokens": {"width": 8, "bins": {}, "median": {}, "p95": {}, "max": {}},
+        "files": {}, "max_length": 8, "made": {}, "seed": 13, "by_document": False,
+    },
+}  # fmt: skip
+
+
+@dataclass
+class Effects:
+    """A finished pipeline whose benchmark and tracking server only pretend; what was done with them, in order."""
+
+    toy: Toy
+    done: list[str] = field(default_factory=list)
+    failures: dict[str, Exception] = field(default_factory=dict)
+    console: Console = field(default_factory=lambda: Console(file=io.StringIO(), width=100))
+
+    def benchmark(self, root: Path, *_: Any) -> None:
+        self._do("benchmark")
+        (root / "reports").mkdir(exist_ok=True)
+        (root / "reports/benchmark.json").write_text('{"content": {}}')
+
+    def publish(self, record: Any) -> Any:
+        self._do("publish")
+        ids = {"parent_run_id": "0123456789", "url": "http://127.0.0.1:5000/#/1"}
+        return SimpleNamespace(**ids, registered_model="候选", registered_version="3")
+
+    def holds(self, uri: str, run_id: str) -> bool:
+        return run_id == "0123456789"
+
+    def _do(self, name: str) -> None:
+        self.done.append(name)
+        if name in self.failures:
+            raise self.failures[name]
+
+    def apply(self) -> list[str]:
+        """Do what is outstanding; the warnings. ``done`` holds what was tried this time."""
+        from prefect import flow
+
+        from flows.effects import apply_effects
+
+        @flow(name="effects")
+        def effects_flow() -> list[str]:
+            params = SimpleNamespace(
+                benchmark=Benchmark(), publish=Publish(), runtime=None, data=SimpleNamespace(max_length=8)
+            )
+            return apply_effects(self.toy.workspace, params, self, Display(self.console))
+
+        self.done.clear()
+        return effects_flow()
+
+    @property
+    def shown(self) -> str:
+        assert isinstance(self.console.file, io.StringIO)
+        return self.console.file.getvalue()
+
+    def receipted(self) -> set[str]:
+        receipts = (self.toy.root / ".stillhouse/receipts").glob("*.json")
+        return {name for path in receipts for name in json.loads(path.read_text(encoding="utf-8"))["done"]}
+
+
+@pytest.fixture
+def effects(toy: Toy, monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> Effects:
+    from flows import effects as module
+
+    made = Effects(toy)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(module, "benchmark", made.benchmark)
+    monkeypatch.setattr(module, "contents", lambda root: {})
+    monkeypatch.setattr(module, "models", list)
+    monkeypatch.setattr(module, "pipeline_record", lambda workspace, params: None)
+    monkeypatch.setattr(presence, "holds", made.holds)
+    monkeypatch.setattr(compare, "comparison", lambda root: (root / "reports/benchmark.json").exists())
+    monkeypatch.setattr(compare, "markdown", "| speeds: {} |".format)
+    (toy.root / "artifacts/validate").mkdir()
+    text = json.dumps(VERDICTS, ensure_ascii=False, indent=2) + "\n"  # as the stage writes it
+    (toy.root / "artifacts/validate/gate.json").write_text(text, encoding="utf-8")
+    return made
+
+
+def test_what_is_done_is_receipted_and_not_repeated(effects: Effects) -> None:
+    assert effects.apply() == []
+    assert effects.done == ["benchmark", "publish"]
+    assert effects.receipted() == {"gate report", "benchmark", "publish"}
+    assert "MLflow run 01234567, 候选 version 3" in effects.shown
+    effects.apply()
+    assert effects.done == []
+
+
+def test_an_error_that_nobody_foresaw_keeps_nothing_back_and_is_raised_at_the_end(effects: Effects) -> None:
+    effects.failures["benchmark"] = RuntimeError("broken")
+    with pytest.raises(RuntimeError, match="broken"):
+        effects.apply()
+    assert effects.done == ["benchmark", "publish"]
+    assert "MLflow run" in effects.shown
+    assert "benchmark    failed" in effects.shown
+    assert (effects.toy.root / "reports/gate/report.html").exists()
+
+
+def test_a_publication_without_speeds_is_repeated_when_there_are_some(effects: Effects) -> None:
+    effects.failures["benchmark"] = RuntimeError("broken")
+    with pytest.raises(RuntimeError, match="broken"):
+        effects.apply()
+    assert effects.receipted() == {"gate report"}
+    effects.failures.clear()
+    effects.apply()
+    assert effects.done == ["benchmark", "publish"]
+
+
+def test_what_the_user_can_mend_is_a_warning_and_tried_again(effects: Effects) -> None:
+    effects.failures["publish"] = UserError("MLflow is away.", "Start it.", "tracking")
+    assert effects.apply() == ["publish: MLflow is away.\nStart it."]
+    assert effects.receipted() == {"gate report", "benchmark"}
+    effects.failures.clear()
+    assert effects.apply() == []
+    assert effects.done == ["publish"]
+
+
+def test_a_full_disk_is_a_warning(effects: Effects) -> None:
+    effects.failures["benchmark"] = OSError(errno.ENOSPC, "No space left on device")
+    (warning,) = effects.apply()
+    assert warning.startswith("benchmark: The disk is full")
+    assert effects.done == ["benchmark", "publish"]
+
+
+def test_a_deleted_or_outdated_gate_report_is_made_again(effects: Effects) -> None:
+    effects.apply()
+    page = effects.toy.root / "reports/gate/report.html"
+    page.unlink()
+    effects.apply()
+    assert "好" in page.read_text(encoding="utf-8")
+    (effects.toy.root / "reports/gate/gate.json").write_text("{}")
+    (effects.toy.root / "reports/gate/data_docs").mkdir()
+    effects.apply()
+    shown, verdicts = (effects.toy.root / folder / "gate.json" for folder in ("reports/gate", "artifacts/validate"))
+    assert shown.read_bytes() == verdicts.read_bytes()
+    assert not (effects.toy.root / "reports/gate/data_docs").exists()
+    assert effects.done == []
+
+
+def test_prefect_shows_the_comparison_with_the_speeds_just_measured_though_mlflow_is_away(effects: Effects) -> None:
+    from prefect.artifacts import Artifact
+
+    effects.failures["publish"] = UserError("MLflow is away.")
+    effects.apply()
+    artifact = Artifact.get("comparison")
+    assert artifact is not None
+    assert artifact.data == "| speeds: True |"
+
+
+def test_parameters_become_flat_with_dotted_keys() -> None:
+    from flows.effects import flat
+
+    given = {
+        "seed": 1,
+        "rate": 0.5,
+        "on": True,
+        "data": {"labels": ["好", "坏"], "columns": {"group": None}, "none": {}},
+        "benchmark": Benchmark(latency_texts=7),
+    }
+    assert flat(given) == {
+        "seed": 1,
+        "rate": 0.5,
+        "on": True,
+        "data.labels": '["好", "坏"]',
+        "data.columns.group": "null",
+        "benchmark.latency_texts": 7,
+        "benchmark.throughput_texts": 512,
+    }
