@@ -179,7 +179,7 @@ def _kind_of_trainable(value: Any) -> str | None:
 
 
 Trainable = Annotated[
-    Annotated[Literal["all", "head"], Tag("word")]
+    Annotated[Literal["all", "encoder", "head"], Tag("word")]
     | Annotated[LastLayers, Tag("last_layers")]
     | Annotated[Lora, Tag("lora")],
     Discriminator(_kind_of_trainable),
@@ -200,6 +200,7 @@ class Phase(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     @field_validator("on")
     @classmethod

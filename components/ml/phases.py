@@ -21,10 +21,11 @@ from transformers import (
 )
 
 from components.errors import UserError
+from components.ml.dropout import dropout
 from components.ml.history import History
 from components.ml.losses import distillation_loss
 from components.ml.rows import Collator, TokenisedRows, tokenise
-from components.ml.trainable import add_lora, count_parameters, merged, train_all, train_last_layers
+from components.ml.trainable import add_lora, count_parameters, merged, train_all, train_encoder, train_last_layers
 from components.ml.trainer import PhaseTrainer
 from components.params import LastLayers, Lora, Phase, Runtime
 
@@ -69,23 +70,29 @@ def run_phases(
         trained: PreTrainedModel | PeftModel = model
         for index, (name, phase) in enumerate(sequence):
             set_seed(seed + index)  # adapters are drawn at random
-            trained = _make_trainable(merged(trained), phase, base_name)
-            trains, of = count_parameters(trained)
-            print(f"phase {name}: {trains:,} of {of:,} parameters train on {len(data[index][0]):,} rows", flush=True)
-            trainer = PhaseTrainer(
-                loss=functools.partial(distillation_loss, **_weights(phase, distillation)),
-                model=trained,
-                args=_arguments(phase, Path(folder), seed + index, runtime),
-                train_dataset=data[index][0],
-                eval_dataset=data[index][1],
-                data_collator=Collator(tokenizer),
-                processing_class=tokenizer,
-                compute_metrics=_accuracy,
-                callbacks=[History(history, name, sum(steps[:index]), sum(steps))],
-            )
-            trainer.remove_callback(PrinterCallback)  # the history prints
-            trainer.train()
+            whole = merged(trained)
+            with dropout(whole, phase.dropout):
+                trained = _make_trainable(whole, phase, base_name)
+                trainer = PhaseTrainer(
+                    loss=functools.partial(distillation_loss, **_weights(phase, distillation)),
+                    model=trained,
+                    args=_arguments(phase, Path(folder), seed + index, runtime),
+                    train_dataset=data[index][0],
+                    eval_dataset=data[index][1],
+                    data_collator=Collator(tokenizer),
+                    processing_class=tokenizer,
+                    compute_metrics=_accuracy,
+                    callbacks=[History(history, name, sum(steps[:index]), sum(steps))],
+                )
+                trainer.remove_callback(PrinterCallback)  # the history prints
+                _announce(name, trained, len(data[index][0]))
+                trainer.train()
     return trained.cpu().eval()
+
+
+def _announce(name: str, model: PreTrainedModel | PeftModel, rows: int) -> None:
+    trains, of = count_parameters(model)
+    print(f"phase {name}: {trains:,} of {of:,} parameters train on {rows:,} rows", flush=True)
 
 
 def _rows(
@@ -148,6 +155,8 @@ def _make_trainable(model: PreTrainedModel, phase: Phase, base_name: str) -> Pre
         )
     if isinstance(chosen, LastLayers):
         train_last_layers(model, chosen.last_layers)
+    elif chosen == "encoder":
+        train_encoder(model)
     elif chosen == "head":
         train_last_layers(model, 0)
     else:

@@ -24,6 +24,11 @@ def train_all(model: PreTrainedModel) -> None:
     model.requires_grad_(True)
 
 
+def train_encoder(model: PreTrainedModel) -> None:
+    """All encoder layers and everything above them train; the embeddings stay as they are."""
+    train_last_layers(model, len(encoder_layers(model)[1]))
+
+
 def train_last_layers(model: PreTrainedModel, count: int) -> None:
     """The last ``count`` encoder layers and everything above them train; 0 leaves the head alone.
 

@@ -39,10 +39,10 @@ def test_the_shipped_file_is_valid() -> None:
     [
         ("temperature: 2.0", "temprature: 2.0", r"unknown key 'temprature' in distill; did you mean 'temperature'"),
         ("seed: 13  ", "sed: 13  ", r"unknown key 'sed' in the top level; did you mean 'seed'"),
-        ("epochs: 3,", "epochs: three,", r"teacher.phases.general.epochs: should be a valid number, got 'three'"),
+        ("epochs: 2,", "epochs: three,", r"teacher.phases.general.epochs: should be a valid number, got 'three'"),
         ("threads: 2", "threads: '2'", r"runtime.threads: should be a valid integer, got '2'"),
         ("threads: 2", "threads: true", r"runtime.threads: should be a valid integer, got True"),
-        ("trainable: all", "trainable: al", r"teacher.phases.general.trainable: should be 'all' or 'head', got 'al'"),
+        ("trainable: all", "trainable: al", r"teacher.phases.general.trainable: should be 'all', 'encoder' or 'head', got 'al'"),
         ("trainable: all", "trainable: {last_layer: 2}", r"unknown key 'last_layer' .*; did you mean 'last_layers'"),
         ("lora: {r: 8", "lora: {rank: 8", r"unknown key 'rank' in finetune.phases.specific.trainable.lora"),
         ("objective: labels", "objective: label", r"teacher.phases.general.objective: should be"),
@@ -65,8 +65,8 @@ def test_the_shipped_file_is_valid() -> None:
             "labels: [a, ' ']",
             r"data.labels: expected names of classes, got the empty ' '",
         ),
-        ("epochs: 3,", "epochs: .nan,", r"teacher.phases.general.epochs: should be a finite number, got nan"),
-        ("lr: 5.0e-5", "lr: .inf", r"teacher.phases.general.lr: should be a finite number, got inf"),
+        ("epochs: 2,", "epochs: .nan,", r"teacher.phases.general.epochs: should be a finite number, got nan"),
+        ("lr: 8.0e-5", "lr: .inf", r"teacher.phases.general.lr: should be a finite number, got inf"),
         ("alpha: 0.9 ", "alpha: .inf ", r"distill.alpha: should be a finite number"),
         ("on: all", "on: []", r"teacher.phases.general.on: expected `all`, a group or a list of groups, got \[\]"),
         (
@@ -105,7 +105,7 @@ def test_all_mistakes_are_told_at_once(edited) -> None:  # type: ignore[no-untyp
 
 
 def test_numbers_follow_yaml_1_2_as_in_dvc(edited) -> None:  # type: ignore[no-untyped-def]
-    assert load_params(edited("lr: 5.0e-5", "lr: 5e-5")).teacher.phases["general"].lr == 5e-5
+    assert load_params(edited("lr: 8.0e-5", "lr: 8e-5")).teacher.phases["general"].lr == 8e-5
 
 
 @pytest.mark.parametrize(("text", "message"), [("a: [", "line"), ("a: 1\na: 2\n", "line")])

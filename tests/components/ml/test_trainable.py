@@ -9,7 +9,15 @@ from transformers import PreTrainedModel
 
 from components.errors import UserError
 from components.ml.models import load_base
-from components.ml.trainable import add_lora, count_parameters, head_modules, merged, train_all, train_last_layers
+from components.ml.trainable import (
+    add_lora,
+    count_parameters,
+    head_modules,
+    merged,
+    train_all,
+    train_encoder,
+    train_last_layers,
+)
 
 
 @pytest.fixture
@@ -27,6 +35,12 @@ def test_all_trains_everything(model: PreTrainedModel) -> None:
     train_all(model)
     trains, of = count_parameters(model)
     assert trains == of == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_the_encoder_is_all_but_the_embeddings(model: PreTrainedModel) -> None:
+    train_encoder(model)
+    frozen = {name for name, _ in model.named_parameters()} - trained(model)
+    assert frozen == {name for name, _ in model.named_parameters() if "embeddings" in name}
 
 
 def test_the_head_is_the_classifier_and_the_pooler(model: PreTrainedModel) -> None:
