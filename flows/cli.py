@@ -189,8 +189,11 @@ def ui(
     """Open the Prefect and MLflow UIs on loopback over what has been run."""
     from flows.server import serve_uis
 
-    workspace = _workspace()
-    serve_uis(workspace.root, prefect_port, mlflow_port, _console().print)
+    workspace, console = _workspace(), _console()
+    try:
+        serve_uis(workspace.root, prefect_port, mlflow_port, console.print)
+    except KeyboardInterrupt:  # the way it is meant to end
+        console.print("Both have ended.")
 
 
 @app.command()

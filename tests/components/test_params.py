@@ -11,15 +11,16 @@ from components.errors import UserError
 from components.loader import load_params, load_yaml
 from components.params import Params
 
-SHIPPED = Path(__file__).parents[2] / "params.yaml"
+SAMPLE = Path(__file__).parents[1] / "params.yaml"
+OWN = Path(__file__).parents[2] / "params.yaml"
 
 
 @pytest.fixture
 def edited(tmp_path: Path):  # type: ignore[no-untyped-def]
-    """The shipped params.yaml with one replacement, as a file."""
+    """A params.yaml with one replacement, as a file."""
 
     def edit(old: str, new: str) -> Path:
-        text = SHIPPED.read_text(encoding="utf-8")
+        text = SAMPLE.read_text(encoding="utf-8")
         assert old in text
         path = tmp_path / "params.yaml"
         path.write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -28,8 +29,8 @@ def edited(tmp_path: Path):  # type: ignore[no-untyped-def]
     return edit
 
 
-def test_the_shipped_file_is_valid() -> None:
-    params = load_params(SHIPPED)
+def test_the_projects_own_file_is_valid() -> None:
+    params = load_params(OWN)
     assert params.get("data.max_length") == params.data.max_length
     assert params.get("validate.rules.schema").severity == "error"
 
@@ -143,12 +144,12 @@ def test_without_a_column_of_groups_all_is_the_only_group(edited) -> None:  # ty
 
 def test_groups_are_named_by_the_phases_that_run(edited) -> None:  # type: ignore[no-untyped-def]
     expected = {"finetune.phases.specific.on": ["products"], "finetune.group": ["products"]}
-    assert load_params(SHIPPED).named_groups() == expected
+    assert load_params(SAMPLE).named_groups() == expected
     del expected["finetune.phases.specific.on"]
     assert load_params(edited("order: [specific]", "order: []")).named_groups() == expected
 
 
 def test_parameters_cannot_change_once_loaded() -> None:
-    params: Params = load_params(SHIPPED)
+    params: Params = load_params(SAMPLE)
     with pytest.raises(Exception, match="frozen"):
         params.seed = 1

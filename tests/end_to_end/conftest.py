@@ -119,7 +119,7 @@ def new_project(
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, target, ignore=ignore) if source.is_dir() else shutil.copyfile(source, target)
     shutil.copyfile(ROOT / "runtime.json", project.root / "runtime.json")
-    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    params = YAML(typ="safe").load(ROOT / "tests/params.yaml")
     _merge(params, TINY)
     YAML(typ="safe").dump(params, project.root / "params.yaml")
     data = project.root / "data"

@@ -23,8 +23,8 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def raw(*changes: Change) -> dict[str, Any]:
-    """The shipped params.yaml, changed."""
-    params: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
+    """The parameters of the tests, changed."""
+    params: dict[str, Any] = YAML(typ="safe").load(ROOT / "tests/params.yaml")
     for change in changes:
         change(params)
     return params

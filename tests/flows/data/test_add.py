@@ -288,7 +288,7 @@ def test_with_what_is_suggested_the_shipped_parameters_fit_the_users_data(
     (tmp_path / "train.csv").write_text(f"{columns}\n{row}\n", encoding="utf-8")
     section = suggest_section(add(toy.workspace, [tmp_path / "train.csv"], base_model=str(model)))
     yaml = YAML(typ="safe")
-    shipped = yaml.load(Path(__file__).parents[3] / "params.yaml")
+    shipped = yaml.load(Path(__file__).parents[2] / "params.yaml")
     yaml.dump(merged(shipped, yaml.load(section)), tmp_path / "params.yaml")
     params = load_params(tmp_path / "params.yaml")
     assert params.teacher.base == "data/bert-base-chinese"
