@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from typer.core import TyperGroup
 
 from components.errors import UserError, disk_full
@@ -142,12 +143,12 @@ def _print_comparison(console: Console, workspace: Workspace) -> None:
     uri = tracking_uri(workspace.root)
     runs = web_address(uri)
     if not uri.startswith("http"):
-        runs = f"`make ui`, then MLflow at {runs} ({shown(uri)})"
+        runs = f"`make ui`, then MLflow at {runs} ({shown(uri).replace(f'{workspace.root}/', '')})"
     comparison = compare.comparison(workspace.root)
     console.print(compare.table(comparison, console.width))
     console.print()
     for sentence in compare.verdicts(comparison):
-        console.print(f"  {escape(sentence)}", highlight=False)
+        console.print(Padding(escape(sentence), (0, 0, 0, 2)), highlight=False)
     console.print("\n[bold]Where to look next[/]")
     for what, where in (
         ("runs, curves, models", runs),

@@ -43,7 +43,7 @@ def test_the_projects_own_file_is_valid() -> None:
         ("epochs: 2,", "epochs: three,", r"teacher.phases.general.epochs: should be a valid number, got 'three'"),
         ("threads: 2", "threads: '2'", r"runtime.threads: should be a valid integer, got '2'"),
         ("threads: 2", "threads: true", r"runtime.threads: should be a valid integer, got True"),
-        ("trainable: all", "trainable: al", r"teacher.phases.general.trainable: should be 'all', 'encoder' or 'head', got 'al'"),
+        ("trainable: all", "trainable: al", r"general.trainable: should be 'all', 'encoder' or 'head', got 'al'"),
         ("trainable: all", "trainable: {last_layer: 2}", r"unknown key 'last_layer' .*; did you mean 'last_layers'"),
         ("lora: {r: 8", "lora: {rank: 8", r"unknown key 'rank' in finetune.phases.specific.trainable.lora"),
         ("objective: labels", "objective: label", r"teacher.phases.general.objective: should be"),
