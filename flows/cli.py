@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 from components.errors import UserError, disk_full
@@ -127,12 +129,12 @@ def _print_plan(console: Console, plan: list[PlannedStage], then: list[str]) -> 
         console.print("[green]Nothing changed[/]: every stage is up to date and published.\n")
         return
     console.print("[bold]Plan[/]")
+    lines = Table.grid(padding=(0, 1))
     for stage in plan:
-        because = "; ".join(stage.because[:3]) + (
-            f" and {len(stage.because) - 3} more" if len(stage.because) > 3 else ""
-        )
-        color = ACTIONS[stage.action]
-        console.print(f"  {stage.name:<12} [{color}]{stage.action:<8}[/] [dim]{escape(because)}[/]", highlight=False)
+        more = f" and {len(stage.because) - 3} more" if len(stage.because) > 3 else ""
+        because = Text("; ".join(stage.because[:3]) + more, style="dim")
+        lines.add_row(f"  {stage.name:<12}", Text(f"{stage.action:<8}", style=ACTIONS[stage.action]), because)
+    console.print(lines)
     console.print(f"  then: {', '.join(then)}\n" if then else "", highlight=False)
 
 
