@@ -36,7 +36,8 @@ def pipeline(root: str = ".", parallel: int = 1) -> list[str]:
     plan = workspace.plan()
     tracker = Tracker(workspace.root, params.publish.experiment)
     with Display(Console()) as display, _tracked(tracker, workspace, plan, display) as parent:
-        run_stages(workspace, plan, display, parallel=parallel, listeners=_listeners(tracker, parent))
+        listeners, checks = _listeners(tracker, parent), {"validate": lambda: _check_groups(workspace, params)}
+        run_stages(workspace, plan, display, parallel=parallel, listeners=listeners, checks=checks)
         return effects.apply_effects(workspace, params, tracker, display)
 
 
