@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +33,17 @@ def run(
     settings: Finetune,
     output: Path,
 ) -> None:
-    """Write ``model/`` (merged, a transformers folder), ``adapter/`` (peft) and ``history.jsonl``."""
+    """Write ``model/`` (a transformers folder, adapters merged) and ``history.jsonl``.
+
+    If the last phase trains adapters, also ``adapter/`` (peft); it belongs to ``student``, or, where phases
+    before it changed that, to ``base/`` beside it.
+    """
     use_device(runtime.device, runtime.threads)
     set_seed(seed)
     model, tokenizer = load_classifier(student)
     history = output / "history.jsonl"
     history.touch()
+    base = output / "base" if len(settings.order) > 1 else student
     trained = run_phases(
         model,
         tokenizer,
@@ -48,22 +54,24 @@ def run(
         seed=seed,
         runtime=runtime,
         max_length=max_length,
-        base_name=student.as_posix(),
+        base_name=(student if base == student else output.with_suffix("") / "base").as_posix(),  # output is renamed
     )
     if isinstance(trained, PeftModel):
         save_adapter(trained, output / "adapter")
+        if base != student:
+            save(copy.deepcopy(trained).unload(), tokenizer, base)
     save(merged(trained), tokenizer, output / "model")
     if (output / "adapter").exists():
-        _check_agreement(student, output, tokenizer, validation, max_length)
+        _check_agreement(base, output, tokenizer, validation, max_length)
 
 
 def _check_agreement(
-    student: Path, output: Path, tokenizer: PreTrainedTokenizerBase, validation: Path, max_length: int
+    base: Path, output: Path, tokenizer: PreTrainedTokenizerBase, validation: Path, max_length: int
 ) -> None:
     """Both written forms, read back, must give the same logits (peft silently drops what it wasn't told to save)."""
     texts = first_texts(validation, CHECKED_ROWS)
-    base, _ = load_classifier(student)
-    adapted = PeftModel.from_pretrained(base, str(output / "adapter")).eval()
+    plain, _ = load_classifier(base)
+    adapted = PeftModel.from_pretrained(plain, str(output / "adapter")).eval()
     whole, _ = load_classifier(output / "model")
     expected, found = (predict_logits(model, tokenizer, texts, max_length=max_length) for model in (adapted, whole))
     difference = float(np.abs(expected - found).max())

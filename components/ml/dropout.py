@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 
 from torch import nn
+
+# peft trains a copy of the head beside the original; both are the same place of the model.
+_COPIES = re.compile(r"\.(original_module|modules_to_save\.\w+)(?=\.|$)")
 
 
 @contextlib.contextmanager
@@ -14,20 +18,28 @@ def dropout(model: nn.Module, probability: float | None) -> Iterator[None]:
 
     Adapters that are put into the model within the block keep theirs.
     """
-    own = [] if probability is None else list(_settings(model))
-    for module, name, _ in own:
-        setattr(module, name, probability)
+    if probability is None:
+        yield
+        return
+    own = {place: value for place, _, value in _settings(model)}
+    _set(model, dict.fromkeys(own, probability))
     try:
         yield
     finally:
-        for module, name, value in own:
-            setattr(module, name, value)
+        _set(model, own)
 
 
-def _settings(model: nn.Module) -> Iterator[tuple[nn.Module, str, float]]:
-    """Where a probability stands: in a layer of PyTorch, or as a number that an attention hands to its kernel."""
-    for module in model.modules():
-        for name, value in list(vars(module).items()):
+def _set(model: nn.Module, wanted: Mapping[tuple[str, str], float]) -> None:
+    for place, module, _ in list(_settings(model)):
+        if place in wanted:
+            setattr(module, place[1], wanted[place])
+
+
+def _settings(model: nn.Module) -> Iterator[tuple[tuple[str, str], nn.Module, float]]:
+    """Where probabilities stand, by the names of module and attribute: in a layer of PyTorch, or as a number
+    that an attention hands to its kernel."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
             layer = name == "p" and isinstance(module, nn.Dropout)
             if isinstance(value, float) and (layer or "dropout" in name):
-                yield module, name, value
+                yield (_COPIES.sub("", path), name), module, value

@@ -195,6 +195,26 @@ def test_a_fine_tune_for_all_groups_trains_on_every_row(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "history.jsonl", "model"]
 
 
+@pytest.mark.parametrize("trainable", ["all", SPECIFIC["trainable"]])
+def test_an_adapter_after_other_phases_is_kept_with_the_model_it_belongs_to(
+    made: Mapping[str, Path], tiny_splits: Path, tmp_path: Path, trainable: Any
+) -> None:
+    first = SPECIFIC | {"on": "all", "epochs": 1, "trainable": trainable}
+    phases = {"general": first, "specific": SPECIFIC}
+    settings = Finetune.model_validate({"group": "a", "order": ["general", "specific"], "phases": phases})
+    splits = {name: tiny_splits / name for name in ("train", "validation")}
+    output = tmp_path / "finetune.partial"
+    output.mkdir()
+    finetune.run(**splits, student=made["distill"] / "model", settings=settings, output=output, **COMMON)
+    named = json.loads((output / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == (tmp_path / "finetune" / "base").as_posix()
+    base, tokenizer = load_classifier(output / "base")
+    adapted = PeftModel.from_pretrained(base, str(output / "adapter")).eval()
+    merged, _ = load_classifier(output / "model")
+    one, other = (predict_logits(model, tokenizer, ["good phone"], max_length=32) for model in (adapted, merged))
+    assert np.allclose(one, other, atol=1e-5)
+
+
 def test_a_tuned_teacher_needs_validation_rows_to_be_checked_on(
     made: Mapping[str, Path], tiny_splits: Path, tmp_path: Path
 ) -> None:

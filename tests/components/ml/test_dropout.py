@@ -7,11 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import ModernBertConfig, ModernBertForSequenceClassification, PreTrainedModel
+from transformers import (
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 from components.ml.dropout import dropout
 from components.ml.models import load_base
-from components.ml.trainable import add_lora
+from components.ml.trainable import add_lora, merged
 
 
 def probabilities(model: nn.Module) -> set[float]:
@@ -63,3 +69,11 @@ def test_adapters_keep_their_own_dropout(model: PreTrainedModel) -> None:
     with dropout(model, 0.0):
         adapted = add_lora(model, r=2, alpha=4, dropout=0.25, targets=["query"], base_name="base")
         assert probabilities(adapted) == {0.0, 0.25}
+
+
+def test_a_head_that_trained_beside_adapters_has_its_own_again() -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = RobertaForSequenceClassification(RobertaConfig(vocab_size=40, classifier_dropout=0.5, **sizes))
+    with dropout(model, 0.0):
+        adapted = add_lora(model, r=2, alpha=4, dropout=0.25, targets=["query"], base_name="base")
+    assert merged(adapted).classifier.dropout.p == 0.5
