@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from components.component import COMPONENTS
 from components.errors import UserError
 from components.params import LoraSettings, Params, Phase, nearest
 
@@ -42,11 +44,28 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         UserError: names the key, its section, what was expected, what arrived and the nearest valid key.
     """
     found = load_yaml(path)
+    problems: list[str] = []
+    params: Params | None = None
     try:
-        return Params.model_validate(found)
+        params = Params.model_validate(found)
     except ValidationError as error:
-        lines = {line: None for details in error.errors() if (line := _explain(details, path))}
-        raise UserError("\n".join(lines), "docs/parameters.md lists every key.", "parameters") from None
+        problems = [line for details in error.errors() if (line := _explain(details, path))]
+    problems += _untracked(found, path)
+    if params is None or problems:
+        lines = "\n".join(dict.fromkeys(problems))
+        raise UserError(lines, "docs/parameters.md lists every key and its default.", "parameters")
+    return params
+
+
+def _untracked(found: Any, path: Path) -> Iterator[str]:
+    """Keys that dvc.yaml tracks must stand in the file, whatever their defaults: DVC reads it, not our types."""
+    for key in sorted({key for component in COMPONENTS.values() for key in component.parameters.values()}):
+        *sections, name = key.split(".")
+        section: Any = found
+        for part in sections:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict) and name not in section:
+            yield f"{path}: '{name}' is missing in {'.'.join(sections) or 'the top level'}"
 
 
 def _explain(details: ErrorDetails, path: Path) -> str | None:

@@ -28,6 +28,17 @@ def nearest(name: str, valid: Any) -> str:
     return f"; did you mean '{near[0]}'?" if near else f"; valid: {', '.join(map(str, valid))}" if valid else ""
 
 
+def inside_data(path: str) -> str:
+    """``path``, which must be inside data/: that alone is pinned.
+
+    Raises:
+        ValueError: it isn't.
+    """
+    if not path.startswith("data/") or ".." in Path(path).parts:
+        raise ValueError(f"must be inside data/, such as data/{Path(path).name}, got '{path}'")
+    return path
+
+
 class Section(BaseModel):
     """A mapping of params.yaml: unknown keys, wrong types and infinite numbers are errors, values don't change."""
 
@@ -80,9 +91,15 @@ class Data(Section):
     @field_validator("train", "validation", "test", "unlabelled")
     @classmethod
     def _inside_data(cls, value: str | None) -> str | None:
-        if value is not None and (not value.startswith("data/") or ".." in Path(value).parts):
-            raise ValueError(f"must name a file inside data/, such as data/{Path(value).name}")
-        return value
+        return value if value is None else inside_data(value)
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _numbers_are_names_too(cls, value: Any) -> Any:
+        """Labels are read from files as text, `5` like the word five."""
+        if not isinstance(value, list):
+            return value
+        return [str(label) if isinstance(label, int) and not isinstance(label, bool) else label for label in value]
 
     @field_validator("labels")
     @classmethod
@@ -252,6 +269,11 @@ class Teacher(Phases):
 
     base: str
 
+    @field_validator("base")
+    @classmethod
+    def _inside_data(cls, value: str) -> str:
+        return inside_data(value)
+
 
 class Label(Section):
     """The teacher's logits over the training rows and the pool."""
@@ -318,6 +340,21 @@ class Publish(Section):
 
     experiment: str = "stillhouse"
     registered_model: str = "stillhouse"
+
+    @field_validator("experiment", "registered_model")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError(f"expected a name, got {value!r}")
+        return value
+
+    @field_validator("registered_model")
+    @classmethod
+    def _stands_in_an_address(cls, value: str) -> str:
+        """``models:/NAME@candidate`` must find it."""
+        if wrong := sorted(set(value) & set("/:@'\"")):
+            raise ValueError(f"expected a name without {' '.join(wrong)}, got {value!r}")
+        return value
 
 
 class Params(Section):

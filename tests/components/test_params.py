@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from components.errors import UserError
 from components.loader import load_params, load_yaml
@@ -49,13 +50,13 @@ def test_the_projects_own_file_is_valid() -> None:
         ("objective: labels", "objective: label", r"teacher.phases.general.objective: should be"),
         ("order: [general]", "order: [genral]", r"teacher: order names the phase 'genral'.*did you mean 'general'"),
         ("order: [general]", "order: [general, general]", r"teacher: order names a phase twice"),
-        ("train: data/train.jsonl", "train: elsewhere/a.csv", r"data.train: must name a file inside data/"),
-        ("train: data/train.jsonl", "train: data/../a.csv", r"data.train: must name a file inside data/"),
+        ("train: data/train.jsonl", "train: elsewhere/a.csv", r"data.train: must be inside data/"),
+        ("train: data/train.jsonl", "train: data/../a.csv", r"data.train: must be inside data/"),
         ("alpha: 0.9 ", "alpha: -1 ", r"distill.alpha: should be greater than or equal to 0, got -1"),
         ("test: 0.2", "test: 0.95", r"data.split: validation \+ test must leave a share"),
         ("max_share: 0.05", "max_shar: 0.05", r"unknown key 'max_shar' in validate.rules.truncated"),
         ("  base: data/base_model ", "  #", r"'base' is missing in teacher"),
-        ("labels: [negative, positive]", "labels: [1, 2]", r"data.labels.0: should be a valid string, got 1"),
+        ("labels: [negative, positive]", "labels: [1.5, a]", r"data.labels.0: should be a valid string, got 1.5"),
         (
             "labels: [negative, positive]",
             "labels: [a, b, a]",
@@ -66,6 +67,10 @@ def test_the_projects_own_file_is_valid() -> None:
             "labels: [a, ' ']",
             r"data.labels: expected names of classes, got the empty ' '",
         ),
+        ("seed: 13 ", "sead: 13 ", r"params.yaml: 'seed' is missing in the top level"),
+        ("base: data/base_model", "base: models/base", r"teacher.base: must be inside data/.* got 'models/base'"),
+        ("registered_model: ", "registered_model: a/", r"publish.registered_model: expected a name without /, got 'a/"),
+        ("experiment: stillhouse", "experiment: ' '", r"publish.experiment: expected a name, got ' '"),
         ("epochs: 2,", "epochs: .nan,", r"teacher.phases.general.epochs: should be a finite number, got nan"),
         ("lr: 8.0e-5", "lr: .inf", r"teacher.phases.general.lr: should be a finite number, got inf"),
         ("alpha: 0.9 ", "alpha: .inf ", r"distill.alpha: should be a finite number"),
@@ -133,6 +138,21 @@ def test_an_empty_file_says_what_is_missing(tmp_path: Path) -> None:
 def test_chinese_labels_and_columns_are_taken_as_they_stand(edited) -> None:  # type: ignore[no-untyped-def]
     params = load_params(edited("labels: [negative, positive]", "labels: [差评, 好评]"))
     assert params.data.labels == ["差评", "好评"]
+
+
+def test_whole_numbers_are_labels_as_they_are_read_from_files(edited) -> None:  # type: ignore[no-untyped-def]
+    assert load_params(edited("labels: [negative, positive]", "labels: [1, 5]")).data.labels == ["1", "5"]
+
+
+def test_all_keys_that_dvc_tracks_must_stand_in_the_file_whatever_their_defaults(edited) -> None:  # type: ignore[no-untyped-def]
+    path = edited("seed: 13", "# seed: 13")
+    params = load_yaml(path)
+    del params["label"], params["distill"]["student"]
+    YAML(typ="safe").dump(params, path)
+    with pytest.raises(UserError) as caught:
+        load_params(path)
+    for told in ("'seed' is missing in the top level", "'label' is missing", "'student' is missing in distill"):
+        assert told in caught.value.message
 
 
 def test_without_a_column_of_groups_all_is_the_only_group(edited) -> None:  # type: ignore[no-untyped-def]
