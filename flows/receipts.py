@@ -36,13 +36,32 @@ class Receipt:
         except (OSError, ValueError, TypeError, KeyError):
             return {}
 
+    @property
+    def published_last(self) -> bool:
+        """Whether no other results were published from here since; else the alias ``candidate`` is on those."""
+        try:
+            return self._latest.read_text(encoding="utf-8").strip() == self.path.stem
+        except OSError:
+            return False
+
+    @property
+    def _latest(self) -> Path:
+        return self.path.with_name("published_last")
+
     def add(self, name: str, result: str) -> None:
         """Record a finished side effect."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = {"identity": self.identity, "done": self.done | {name: result}}
-        draft = self.path.with_suffix(".new")
-        draft.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-        draft.replace(self.path)
+        _write(self.path, json.dumps(content, indent=2, default=str))
+        if name == PUBLISHED:
+            _write(self._latest, self.path.stem)
+
+
+def _write(path: Path, text: str) -> None:
+    """Never half of it, whatever dies."""
+    draft = path.with_suffix(".new")
+    draft.write_text(text + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
 def receipt(workspace: Workspace, params: Params) -> Receipt:
@@ -58,11 +77,14 @@ def receipt(workspace: Workspace, params: Params) -> Receipt:
 
 def outstanding(workspace: Workspace, params: Params) -> list[str]:
     """Side effects that the results still lack, in order; one whose result was deleted since is among them."""
-    done = receipt(workspace, params).done
+    kept = receipt(workspace, params)
+    done = kept.done
     there = {
         REPORTED: gate_report.current(workspace.root),
         BENCHMARKED: BENCHMARKED in done and _measured(workspace.root),
-        PUBLISHED: PUBLISHED in done and presence.holds(tracking_uri(workspace.root), done[PUBLISHED]),
+        PUBLISHED: PUBLISHED in done
+        and kept.published_last
+        and presence.holds(tracking_uri(workspace.root), done[PUBLISHED]),
     }
     return [name for name, present in there.items() if not present]
 

@@ -16,9 +16,9 @@ TELEMETRY_OFF = {
     "GX_ANALYTICS_ENABLED": "false",
 }
 QUIET = {
-    # Task and flow logs go to the Prefect server; the terminal shows our own display.
+    # Task and flow logs go to the Prefect server, from INFO on; the terminal shows our own display.
+    "PREFECT_LOGGING_LEVEL": "INFO",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     "PREFECT_CLI_PROMPT": "false",
     "GIT_PYTHON_REFRESH": "quiet",

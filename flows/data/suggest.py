@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 from components.validate.formats import column_names
@@ -17,12 +18,23 @@ SPLITS = {
     "test": {"test", "testing", "heldout"},
     "unlabelled": {"unlabelled", "unlabeled", "pool"},
 }
+# A name means what its last words say: review_text is a text, review_date and label_id are neither.
 COLUMNS = {
-    "text": ("text", "sentence", "content", "body", "review", "message", "文本", "内容"),
-    "label": ("label", "sentiment", "class", "category", "target", "标签", "类别"),
-    "group": ("group", "domain", "source", "领域"),
-    "document": ("document", "document_id", "doc_id", "doc", "文档"),
+    "text": (
+        *("text", "sentence", "content", "body", "review", "comment", "message"),
+        *("文本", "内容", "正文", "评论", "评语"),
+    ),
+    "label": (
+        *("label", "sentiment", "class", "category", "target", "stars", "star", "rating", "score"),
+        *("标签", "类别", "分类", "情感", "星级", "评级", "评分"),
+    ),
+    "group": ("group", "domain", "source", "领域", "来源"),
+    "document": ("document", "document_id", "doc_id", "doc", "文档", "文档编号"),
 }
+# What only numbers the rows; a column without a name is the index that pandas writes.
+IDS = ("id", "index", "idx", "row", "uuid", "unnamed", "编号", "序号", "行号", "")
+_WORD = re.compile(r"[\u4e00-\u9fff]|[A-Z]+(?![a-z])|\d+|[A-Z]?[^\WA-Z\d_\u4e00-\u9fff]+")
+_WITHIN, _AT_THE_END = 1, 2  # how a name fits a word, see _fit
 
 
 def suggest_section(paths: Sequence[Path], unlabelled: Path | None = None) -> str:
@@ -30,6 +42,7 @@ def suggest_section(paths: Sequence[Path], unlabelled: Path | None = None) -> st
 
     A file without a role by its name is the training one. After it stand the keys of other sections that the
     files call for: a model folder as ``teacher.base``, and a fine-tune that names no group of other data.
+    A comment says which columns are guesses.
 
     Raises:
         UserError: a file can't be read, or there is none.
@@ -37,10 +50,11 @@ def suggest_section(paths: Sequence[Path], unlabelled: Path | None = None) -> st
     models = [path for path in paths if (path / "config.json").exists()]
     splits = _splits([path for path in paths if path not in models], unlabelled)
     found = column_names(shards(splits["train"])[0]) if "train" in splits else []
-    columns = _columns(found)
+    columns, guessed = _columns(found)
     lines = [f"  {name}: {_file(splits.get(name))}" for name in SPLITS]
     pairs = ", ".join(f"{role}: {_plain(column)}" for role, column in columns.items())
-    lines.append(f"  columns: {{{pairs}}}  # found: {', '.join(map(_plain, found))}")
+    doubt = f"guessed: check {' and '.join(guessed)}; " if guessed else ""
+    lines.append(f"  columns: {{{pairs}}}  # {doubt}found: {', '.join(map(_plain, found))}")
     section = ["data:", *lines, "  labels: null", "  max_length: 128", ""]
     return "\n".join([*section, *_other_sections(models, columns["group"])])
 
@@ -77,17 +91,35 @@ def _splits(tables: Iterable[Path], unlabelled: Path | None) -> dict[str, Path]:
     return splits
 
 
-def _columns(found: Sequence[str]) -> dict[str, str | None]:
-    """Role -> column; text and label are guessed by place where no name tells."""
-    by_name = {name.strip().lower(): name for name in found}
-    columns = {
-        role: next((by_name[word] for word in words if word in by_name), None) for role, words in COLUMNS.items()
-    }
-    free = [name for name in found if name not in columns.values()]
-    for role in ("text", "label"):
-        if columns[role] is None and free:
-            columns[role] = free.pop(0)
-    return columns
+def _columns(found: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
+    """Role -> column, and the roles whose column is a guess: of text and label, those that no name tells."""
+    columns = {role: _best(found, role, _AT_THE_END) for role in COLUMNS}
+    guessed = [role for role in ("text", "label") if columns[role] is None]
+    for at_least, role in product((_WITHIN, 0), guessed):
+        free = [name for name in found if name not in columns.values() and not _fit(name, IDS)[0]]
+        columns[role] = columns[role] or _best(free, role, at_least)
+    return columns, guessed
+
+
+def _best(names: Sequence[str], role: str, at_least: int) -> str | None:
+    """The first of the columns whose name fits the role best, if any fits well enough."""
+    fits = {name: _fit(name, COLUMNS[role]) for name in names}
+    return max((name for name in fits if fits[name][0] >= at_least), key=fits.__getitem__, default=None)
+
+
+def _fit(name: str, known: Sequence[str]) -> tuple[int, int]:
+    """3 if the name is a known word, 2 if it ends in one, 1 if one is within, else 0; then, earlier words first."""
+    spaced = _spaced(name)
+    words = [_spaced(word) for word in known]
+    return max(((word == spaced) + spaced.endswith(word) + (word in spaced), -at) for at, word in enumerate(words))
+
+
+def _spaced(name: str) -> str:
+    """Its words in lower case with a space around each, so that ``context`` holds no ``text``.
+
+    Each Chinese character is a word, since nothing marks where words end.
+    """
+    return f" {' '.join(_WORD.findall(name))} ".lower()
 
 
 def _file(path: Path | None) -> str:

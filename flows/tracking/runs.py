@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
 from flows.tracking.record import metric_name
-from flows.tracking.store import artifact_root
+from flows.tracking.store import artifact_root, shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,7 +34,8 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     if found.lifecycle_stage != "active":
         raise UserError(
             f"The MLflow experiment '{name}' has been deleted.",
-            f"Restore it (`mlflow experiments restore -x {found.experiment_id}`) or name another: publish.experiment.",
+            f"Restore it (`MLFLOW_TRACKING_URI={shown(client.tracking_uri)} mlflow experiments restore "
+            f"-x {found.experiment_id}`) or name another: publish.experiment.",
             kind="tracking",
         )
     return str(found.experiment_id)

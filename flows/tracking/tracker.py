@@ -34,7 +34,7 @@ class Parent:
 class Tracker:
     """Everything goes by explicit run ids, never by MLflow's thread-local active run.
 
-    ``begin``, ``follow`` and ``fail`` warn and go on when MLflow can't be used; ``publish`` raises.
+    ``follow`` and ``fail`` warn and go on when MLflow can't be used; ``begin`` and ``publish`` raise.
 
     Args:
         root: the project's folder; holds the embedded store.
@@ -56,15 +56,14 @@ class Tracker:
     def _experiment_id(self) -> str:
         return runs.experiment_id(self._client, self.experiment)
 
-    def begin(self, inputs_digest: str, name: str, tags: Mapping[str, str] | None = None) -> Parent | None:
-        """The parent run for these inputs, made or taken up again after a kill; None when MLflow can't be used."""
-        uri = store.tracking_uri(self.root)
-        try:
-            with store.readable(uri):
-                run = runs.begin_parent(self._client, self._experiment_id, inputs_digest, name, tags or {})
-        except UserError as error:
-            log.warning("%s", error)
-            return None
+    def begin(self, inputs_digest: str, name: str, tags: Mapping[str, str] | None = None) -> Parent:
+        """The parent run for these inputs, made or taken up again after a kill.
+
+        Raises:
+            UserError: MLflow can't be used (``tracking``).
+        """
+        with store.readable(store.tracking_uri(self.root)):
+            run = runs.begin_parent(self._client, self._experiment_id, inputs_digest, name, tags or {})
         return Parent(run.info.run_id, self._experiment_id, self.url(run.info.run_id))
 
     def follow(self, parent: Parent | None, model: str) -> Stream:

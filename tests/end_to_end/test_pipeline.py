@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 Project = Any
@@ -77,6 +78,18 @@ def test_outputs_hold_no_path_of_this_machine(finished_project: Project) -> None
             assert str(finished_project.root) not in path.read_text(encoding="utf-8"), path
 
 
+def test_the_output_of_every_stage_is_in_the_log_of_its_task(finished_project: Project) -> None:
+    query = "SELECT task_run.name, log.message FROM log JOIN task_run ON log.task_run_id = task_run.id"
+    logged = count(finished_project, "prefect/prefect.db", query)
+    for stage, words in {
+        "validate": "rows",
+        "teacher": "phase general",
+        "label": "labelled train",
+        "evaluate": "",
+    }.items():
+        assert any(stage == name and words in message for name, message in logged), (stage, logged)
+
+
 def test_dvc_shows_metrics_and_plots(finished_project: Project) -> None:
     assert "macro_f1" in finished_project.run("dvc", "metrics", "show", "--json").stdout
     assert "confusion" in finished_project.run("dvc", "plots", "show", "--json").stdout
@@ -123,6 +136,8 @@ def test_a_changed_parameter_reruns_just_what_depends_on_it_and_going_back_resto
     copied.edit(lambda params: params["finetune"]["phases"]["specific"].update(epochs=1))
     outcomes = copied.outcomes(copied.run("stillhouse", "run").stdout)
     assert outcomes["finetune"] == outcomes["evaluate"] == "restored"
+    candidate = "SELECT version FROM registered_model_aliases WHERE alias = 'candidate'"
+    assert count(copied, "mlflow/mlflow.db", candidate) == [(1,)]  # it follows the results in the workspace
     assert count(copied, "mlflow/mlflow.db", parents) == [(2,)]
 
 
@@ -207,12 +222,5 @@ def test_a_flow_killed_with_sigkill_leaves_no_trainer_behind(copied: Project) ->
 
 
 def processes_in(folder: Path) -> set[int]:
-    """Processes whose working folder is ``folder``."""
-    found: set[int] = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if Path(process, "cwd").readlink() == folder:
-                found.add(int(process.name))
-        except OSError:
-            continue
-    return found
+    """Our processes whose working folder is ``folder``; those of others may not be asked, and don't count."""
+    return {process.pid for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(folder.resolve())}

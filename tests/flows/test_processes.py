@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.processes import Process
@@ -23,8 +24,8 @@ STUBBORN = ["bash", "-c", "trap '' TERM; echo $$; while true; do sleep 0.2; done
 def alive(pid: int) -> bool:
     """Whether a process runs; a zombie doesn't."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
 
 

@@ -85,6 +85,19 @@ def test_nothing_is_outstanding_when_all_is_receipted_and_there(world: World) ->
     assert world.asked == ["b12"]
 
 
+def test_results_that_others_were_published_after_are_published_again_so_that_the_alias_follows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.sign(**RECEIPTED)
+    with monkeypatch.context() as changed:
+        changed.setattr(world.workspace, "lock_digest", lambda: "b")
+        world.sign(**RECEIPTED)
+        assert world.outstanding() == []
+    assert world.outstanding() == ["publish"]
+    world.sign(publish="b12")
+    assert world.outstanding() == []
+
+
 @pytest.mark.parametrize(("lost", "effect"), [("report", "gate report"), ("speeds", "benchmark"), ("run", "publish")])
 def test_a_receipted_side_effect_whose_result_was_lost_is_outstanding(world: World, lost: str, effect: str) -> None:
     world.sign(**RECEIPTED)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -201,8 +202,8 @@ def test_a_killed_flow_leaves_no_stage_behind_and_the_next_run_goes_on(toy: Toy,
     os.kill(flow.pid, number)
     flow.wait(timeout=20)
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+    while psutil.pid_exists(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not Path(f"/proc/{pid}").exists()
+    assert not psutil.pid_exists(pid)
     toy.edit("code/second.py", "time.sleep(9)", "pass")
     assert run(toy)["second"] == "ran"

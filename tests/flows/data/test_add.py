@@ -257,14 +257,61 @@ def test_the_suggested_section_is_what_params_takes(toy: Toy, csv: Path, model: 
     assert (data.columns.text, data.columns.label, data.columns.group) == ("text", "label", None)
 
 
-def test_columns_of_any_name_are_suggested(toy: Toy, tmp_path: Path) -> None:
+def suggested(toy: Toy, folder: Path, header: str) -> tuple[dict[str, str | None], str]:
+    """The columns suggested for a file with this header, and the comment that stands after them."""
     from ruamel.yaml import YAML
 
-    (tmp_path / "train.csv").write_text("编号: 1,yes,评语,标签\n1,2,好,正\n", encoding="utf-8")
-    section = suggest_section(add(toy.workspace, [tmp_path / "train.csv"]))
-    columns = YAML(typ="safe").load(section)["data"]["columns"]
-    assert columns == {"text": "编号: 1", "label": "标签", "group": None, "document": None}
-    assert '# found: "编号: 1", "yes", 评语, 标签' in section
+    row = ",".join("1" for _ in header.split(","))
+    (folder / "train.csv").write_text(f"{header}\n{row}\n", encoding="utf-8")
+    section = suggest_section(add(toy.workspace, [folder / "train.csv"]))
+    line = next(line for line in section.splitlines() if line.startswith("  columns:"))
+    return YAML(typ="safe").load(section)["data"]["columns"], line.split("}  # ")[1]
+
+
+def test_columns_of_any_name_are_suggested(toy: Toy, tmp_path: Path) -> None:
+    columns, comment = suggested(toy, tmp_path, "题: 1,yes,备注,标签")
+    assert columns == {"text": "题: 1", "label": "标签", "group": None, "document": None}
+    assert comment == 'guessed: check text; found: "题: 1", "yes", 备注, 标签'
+
+
+@pytest.mark.parametrize(
+    ("header", "text", "label", "group", "document"),
+    [
+        ("编号,评论内容,星级", "评论内容", "星级", None, None),
+        ("用户ID,评论时间,评论文本,情感标签,所属领域", "评论文本", "情感标签", "所属领域", None),
+        ("review_id,review_date,star_rating,review_text", "review_text", "star_rating", None, None),
+        ("docID,HTMLText,newsCategory,data_source", "HTMLText", "newsCategory", "data_source", "docID"),
+        ("review_text,text,sentiment_score,Sentiment", "text", "Sentiment", None, None),
+        ("text_label,label_text", "label_text", "text_label", None, None),
+        ("context_id,unlabelled,Comment,stars", "Comment", "stars", None, None),
+    ],
+)
+def test_a_column_is_what_the_last_words_of_its_name_say(
+    toy: Toy, tmp_path: Path, header: str, text: str, label: str, group: str | None, document: str | None
+) -> None:
+    columns, comment = suggested(toy, tmp_path, header)
+    assert columns == {"text": text, "label": label, "group": group, "document": document}
+    assert comment.startswith("found: ")
+
+
+@pytest.mark.parametrize(
+    ("header", "text", "label"),
+    [
+        ("编号,备注,结论", "备注", "结论"),
+        ("uuid,review_id,note,verdict", "note", "verdict"),
+        ("Unnamed: 0,note,verdict", "note", "verdict"),
+        (",note,verdict", "note", "verdict"),
+        ("context,unlabelled", "context", "unlabelled"),
+        ("date,label_name,text_clean", "text_clean", "label_name"),
+        ("id,row,序号", None, None),
+    ],
+)
+def test_a_guessed_column_is_marked_and_never_an_id(
+    toy: Toy, tmp_path: Path, header: str, text: str | None, label: str | None
+) -> None:
+    columns, comment = suggested(toy, tmp_path, header)
+    assert (columns["text"], columns["label"]) == (text, label)
+    assert comment.startswith("guessed: check text and label; found: ")
 
 
 def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

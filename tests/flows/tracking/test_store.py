@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from components.errors import UserError
+from flows import server
 from flows.tracking import store
 from flows.tracking.record import PipelineRecord
 from flows.tracking.tracker import Tracker
@@ -32,6 +33,22 @@ def test_passwords_are_not_shown() -> None:
     uri = "https://me:secret@example/mlflow"
     assert store.shown(uri) == "https://example/mlflow"
     assert "secret" not in store.shown(uri, f"API request to {uri}/api failed")
+
+
+def test_runs_are_seen_where_a_running_ui_of_their_project_shows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_tracker: Trackers
+) -> None:
+    usual, chosen = "http://127.0.0.1:5000", "http://127.0.0.1:5091"
+    tracker = make_tracker()
+    assert store.web_address(store.tracking_uri(tmp_path)) == usual
+    with server._only_ui(tmp_path) as write_note:
+        write_note("http://127.0.0.1:4291", chosen)
+        assert store.web_address(store.tracking_uri(tmp_path)) == chosen
+        assert tracker.url("x").startswith(f"{chosen}/#/experiments/")
+        for elsewhere in (f"sqlite:///{tmp_path}/mine.db", "sqlite:////mine.db", "sqlite://", "file:///x"):
+            assert store.web_address(elsewhere) == usual
+        assert store.web_address("https://me:secret@example/mlflow/") == "https://example/mlflow"
+    assert store.web_address(store.tracking_uri(tmp_path)) == usual
 
 
 def test_preparing_twice_keeps_the_database(empty_database: Path, make_tracker: Trackers) -> None:
@@ -76,17 +93,16 @@ def test_a_file_that_is_no_database_is_a_readable_error(tmp_path: Path, monkeypa
 
 
 def test_a_dead_server_is_noticed_quickly_and_stops_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished_run: PipelineRecord, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished_run: PipelineRecord
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     tracker, start = Tracker(tmp_path, "demo"), time.monotonic()
-    parent = tracker.begin("inputs", "a run")
-    assert parent is None
-    assert "does not answer" in caplog.text
-    stream = tracker.follow(parent, "teacher")
+    with pytest.raises(UserError, match="does not answer"):
+        tracker.begin("inputs", "a run")
+    stream = tracker.follow(None, "teacher")
     stream.push([{"step": 1, "loss": 0.5}])
     stream.close()
-    tracker.fail(parent, "nothing")
+    tracker.fail(None, "nothing")
     with pytest.raises(UserError) as caught:
         tracker.publish(finished_run)
     assert caught.value.kind == "tracking"
@@ -101,7 +117,8 @@ def test_a_server_that_takes_calls_and_says_nothing_is_given_up(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         start = time.monotonic()
-        assert Tracker(tmp_path, "demo").begin("inputs", "a run") is None
+        with pytest.raises(UserError, match="could not be used"):
+            Tracker(tmp_path, "demo").begin("inputs", "a run")
     assert time.monotonic() - start < 5
 
 
@@ -124,5 +141,6 @@ def test_a_deleted_experiment_is_named(make_tracker: Trackers) -> None:
     tracker = make_tracker()
     parent: Any = tracker.begin("inputs", "a run")
     MlflowClient(store.tracking_uri(tracker.root)).delete_experiment(parent.experiment_id)
-    with pytest.raises(UserError, match="has been deleted"):
-        make_tracker().url("x")
+    with pytest.raises(UserError, match="has been deleted") as caught:
+        make_tracker().begin("inputs", "another run")
+    assert f"MLFLOW_TRACKING_URI={store.tracking_uri(tracker.root)} mlflow experiments restore" in caught.value.remedy
