@@ -40,8 +40,8 @@ check: $(READY)  ## Lint, types, import boundaries
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-ui: $(READY)  ## Open the Prefect and MLflow UIs on loopback
-	@$(BIN)/stillhouse ui
+ui: $(READY)  ## Open the Prefect and MLflow UIs on loopback; other ports: make ui OPTIONS="--mlflow-port 5050"
+	@$(BIN)/stillhouse ui $(OPTIONS)
 
 lock: $(READY)  ## Write requirements.lock from what .venv holds
 	@{ head -1 requirements.lock; $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > requirements.lock.new

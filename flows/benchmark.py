@@ -51,6 +51,7 @@ def benchmark(
         ``models`` (latency_p50_ms, latency_p95_ms, throughput_per_s of each), ``host`` and ``settings``.
 
     Raises:
+        UserError: the device isn't there.
         RuntimeError: the measuring process failed; holds the last lines that it wrote.
     """
     texts = sample_texts(root / TEST_ROWS, max(settings.latency_texts, settings.throughput_texts))
@@ -63,6 +64,10 @@ def benchmark(
     if kept.exists():
         result: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
     else:
+        if runtime.device != "cpu":  # restored results may have been computed elsewhere
+            from components.ml.device import check_device
+
+            check_device(runtime.device)
         folders = {name: str((root / folder).resolve()) for name, (folder, _) in models.items()}
         result = {"models": _measure_apart(folders, texts, settings, runtime, max_length), **identity}
         _write(kept, result)

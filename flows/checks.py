@@ -14,7 +14,7 @@ from components.ml.folders import check_folder, count_layers
 from components.ml.layers import choose_layers
 from components.params import LastLayers, Params, Phases
 from components.validate.reading import check_files
-from flows.workspace import Workspace
+from flows.workspace import PlannedStage, Workspace
 
 MOST_LISTED = 20
 
@@ -44,6 +44,24 @@ def check(workspace: Workspace) -> Params:
                 break  # what is read from data/ would only say the same again
     _raise_all(problems)
     return params
+
+
+def check_plan(params: Params, plan: Sequence[PlannedStage]) -> None:
+    """Refuse stages that could not compute on this machine.
+
+    Args:
+        params: what names the device.
+        plan: what a run would do; what is skipped or restored from DVC's cache needs no device.
+
+    Raises:
+        UserError: the device isn't there, in the words of the stage that would find it out.
+    """
+    device = params.runtime.device
+    if device == "cpu" or all(stage.action in ("skip", "restore") for stage in plan):
+        return
+    from components.ml.device import check_device  # torch: 1.8 s
+
+    check_device(device)
 
 
 def check_layers(total: int | None, params: Params) -> None:

@@ -108,9 +108,10 @@ def run(
 def _foresee(workspace: Workspace) -> tuple[list[PlannedStage], list[str]]:
     """What a run would do to each stage, and the side effects that follow; checks what can be checked first."""
     from flows import receipts
-    from flows.checks import check
+    from flows.checks import check, check_plan
 
     params, plan = check(workspace), workspace.plan()
+    check_plan(params, plan)
     return plan, receipts.foreseen(workspace, params, plan)
 
 
@@ -140,12 +141,8 @@ def _print_plan(console: Console, plan: list[PlannedStage], then: list[str]) -> 
 
 def _print_comparison(console: Console, workspace: Workspace) -> None:
     from flows import compare
-    from flows.tracking.store import shown, tracking_uri, web_address
+    from flows.tracking.store import tracking_uri
 
-    uri = tracking_uri(workspace.root)
-    runs = web_address(uri)
-    if not uri.startswith("http"):
-        runs = f"`make ui`, then MLflow at {runs} ({shown(uri).replace(f'{workspace.root}/', '')})"
     comparison = compare.comparison(workspace.root)
     console.print(compare.table(comparison, console.width))
     console.print()
@@ -153,12 +150,22 @@ def _print_comparison(console: Console, workspace: Workspace) -> None:
         console.print(Padding(escape(sentence), (0, 0, 0, 2)), highlight=False)
     console.print("\n[bold]Where to look next[/]")
     for what, where in (
-        ("runs, curves, models", runs),
+        ("runs, curves, models", _place_of_runs(workspace.root, tracking_uri(workspace.root))),
         ("the data gate", "reports/gate/report.html"),
         ("figures", "artifacts/evaluate/plots/*.svg"),
         ("the models", "artifacts/{teacher,distill,control,finetune}/model"),
     ):
         console.print(f"  {what:<22}{escape(where)}", highlight=False, soft_wrap=True)
+
+
+def _place_of_runs(root: Path, uri: str) -> str:
+    from flows.tracking.store import running_ui, shown, web_address
+
+    address = web_address(uri)
+    if uri.startswith("http"):
+        return address
+    first = "" if running_ui(uri) else "`make ui`, then "
+    return f"{first}MLflow at {address} ({shown(uri).replace(f'{root}/', '')})"
 
 
 @app.command()
@@ -186,8 +193,12 @@ def compare(as_json: Annotated[bool, typer.Option("--json", help="For machines."
 
 @app.command()
 def ui(
-    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prefect UI.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow UI.")] = 5000,
+    prefect_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the Prefect UI; else 4200 or the next free one.")
+    ] = None,
+    mlflow_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the MLflow UI; else 5000 or the next free one.")
+    ] = None,
 ) -> None:
     """Open the Prefect and MLflow UIs on loopback over what has been run."""
     from flows.server import serve_uis

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from prefect import flow
 from rich.console import Console
+from rich.markup import escape
 
+from components.errors import UserError
 from components.params import Params
 from flows import effects
-from flows.checks import check, check_groups
+from flows.checks import check, check_groups, check_plan
 from flows.display import Display
 from flows.models import models
 from flows.stages import Listener, run_stages
@@ -34,6 +36,7 @@ def pipeline(root: str = ".", parallel: int = 1) -> list[str]:
     workspace = Workspace(Path(root).resolve())
     params = check(workspace)
     plan = workspace.plan()
+    check_plan(params, plan)
     tracker = Tracker(workspace.root, params.publish.experiment)
     with Display(Console()) as display, _tracked(tracker, workspace, plan, display) as parent:
         listeners, checks = _listeners(tracker, parent), {"validate": lambda: _check_groups(workspace, params)}
@@ -55,9 +58,11 @@ def _tracked(
     if all(stage.action == "skip" for stage in plan):
         yield None
         return
-    parent = tracker.begin(workspace.inputs_digest(), effects.run_name(workspace))
-    if parent is None:
-        display.say("  [yellow]![/] MLflow can't be reached; the next run publishes what is missing")
+    parent = None
+    try:
+        parent = tracker.begin(workspace.inputs_digest(), effects.run_name(workspace))
+    except UserError as error:  # training goes on; publication tries again
+        display.say(f"  [yellow]![/] {escape(error.message)}")
     try:
         yield parent
     except BaseException as error:

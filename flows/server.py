@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import http.client
 import os
 import socket
 import sys
 import threading
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +19,8 @@ from flows.settings import STATE
 
 HOST = "127.0.0.1"
 START_SECONDS = 90.0
+PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+PORTS_TRIED = 100
 NOTE = STATE / "ui.url"
 
 
@@ -113,6 +113,9 @@ def drain(process: Process) -> tuple[deque[str], threading.Thread]:
 
 def answers(address: str) -> bool:
     """Whether an HTTP server of this machine answers there within two seconds; asked past any proxy."""
+    import http.client  # what only asks where a UI runs is spared these
+    import urllib.request
+
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(address, timeout=2) as answer:
@@ -128,20 +131,33 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def mlflow_ui(root: Path) -> str | None:
+    """The address of this repo's MLflow UI, if `stillhouse ui` runs; its word is taken for it."""
+    return _noted(root)[1]
+
+
 def _running_ui(root: Path) -> str | None:
-    """The address of this repo's Prefect UI server, if `stillhouse ui` runs. One that was killed left its note."""
-    with contextlib.suppress(FileNotFoundError), (root / NOTE).open(encoding="utf-8") as note:
+    """The address of this repo's Prefect UI server, if `stillhouse ui` runs and the server answers."""
+    address = _noted(root)[0]
+    return address if address and answers(f"{address}/api/health") else None
+
+
+def _noted(root: Path) -> tuple[str | None, str | None]:
+    """The addresses of Prefect and MLflow that a living `stillhouse ui` has noted. One that was killed left its note,
+    and one that is just starting has noted nothing."""
+    with contextlib.suppress(OSError), (root / NOTE).open(encoding="utf-8") as note:
         try:
             fcntl.flock(note, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:  # its writer lives
-            address = note.read().strip()
-            return address if answers(f"{address}/api/health") else None
-    return None
+            prefect, mlflow, *_ = [*note.read().splitlines(), "", ""]
+            return prefect or None, mlflow or None
+    return None, None
 
 
 @contextlib.contextmanager
-def _only_ui(root: Path) -> Iterator[Callable[[str], None]]:
-    """Be this repo's only `stillhouse ui`; gives what leaves the address for runs to find, as long as we live.
+def _only_ui(root: Path) -> Iterator[Callable[..., None]]:
+    """Be this repo's only `stillhouse ui`; gives what leaves the addresses, Prefect's first, for other commands to
+    find as long as we live.
 
     Raises:
         UserError: another one runs.
@@ -153,10 +169,11 @@ def _only_ui(root: Path) -> Iterator[Callable[[str], None]]:
             fcntl.flock(note, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError("`stillhouse ui` runs already in this project.", "Use that one.", "server") from None
+        note.truncate(0)  # from now on a killed one's addresses would pass for ours
 
-        def write(address: str) -> None:
+        def write(*addresses: str) -> None:
             note.truncate(0)
-            note.write(address + "\n")
+            note.writelines(f"{address}\n" for address in addresses)
             note.flush()
 
         try:
@@ -178,39 +195,71 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def serve_uis(root: Path, prefect_port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
+def serve_uis(root: Path, prefect_port: int | None, mlflow_port: int | None, say: Callable[[str], None]) -> None:
     """Run the Prefect and MLflow UIs until interrupted.
 
+    Args:
+        root: the project's folder.
+        prefect_port: None takes 4200 or, if it is in use, the next free one.
+        mlflow_port: None takes 5000 or the next free one; on macOS, AirPlay sits on 5000.
+        say: shows a line.
+
     Raises:
-        UserError: a port is taken, a server doesn't start, or the UIs are open already.
+        UserError: a port that was asked for is taken, a server doesn't start, or the UIs are open already.
     """
-    _check_ports(prefect_port, mlflow_port)
+    prefect, mlflow = _choose_ports(prefect_port, mlflow_port)
     with _only_ui(root) as write_note:
         try:
-            servers = {
-                "Prefect": (start_prefect(root, prefect_port, ui=True), f"http://{HOST}:{prefect_port}", "/api/health"),
-                "MLflow": (_start_mlflow(root, mlflow_port), f"http://{HOST}:{mlflow_port}", "/health"),
-            }
-            for name, (process, address, health) in servers.items():
-                wait_until_up(process, address + health, f"the {name} server")
-                say(f"{name}: {address}")
-            write_note(servers["Prefect"][1])
+            servers = [start_prefect(root, prefect, ui=True), _start_mlflow(root, mlflow)]
+            addresses = [f"http://{HOST}:{port}" for port in (prefect, mlflow)]
+            wait_until_up(servers[0], f"{addresses[0]}/api/health", "the Prefect server")
+            say(f"Prefect: {addresses[0]}{_instead(prefect_port, prefect, PREFECT_PORT)}")
+            wait_until_up(servers[1], f"{addresses[1]}/health", "the MLflow server")
+            say(f"MLflow: {addresses[1]}{_instead(mlflow_port, mlflow, MLFLOW_PORT)}")
+            write_note(*addresses)
             say("Ctrl-C ends both.")
-            while all(process.alive for process, _, _ in servers.values()):
+            while all(server.alive for server in servers):
                 time.sleep(0.5)
             raise UserError("A server ended by itself.", "Start again; is another one using its database?", "server")
         finally:
             Process.end_all()
 
 
+def _choose_ports(prefect: int | None, mlflow: int | None) -> tuple[int, int]:
+    """The ports that were asked for, and in place of None the usual one or the next that is free."""
+    _check_ports(*(port for port in (prefect, mlflow) if port is not None))
+    prefect = prefect or _next_free(PREFECT_PORT, mlflow)
+    return prefect, mlflow or _next_free(MLFLOW_PORT, prefect)
+
+
 def _check_ports(*ports: int) -> None:
-    remedy = "Choose others: --prefect-port, --mlflow-port."
     if len(set(ports)) < len(ports):
-        raise UserError(f"Port {ports[0]} can't serve both UIs.", remedy, "server")
+        raise _no_port(f"Port {ports[0]} can't serve both UIs.")
     for port in ports:
-        with socket.socket() as probe:
-            if probe.connect_ex((HOST, port)) == 0:
-                raise UserError(f"Port {port} is in use.", remedy, "server")
+        if _taken(port):
+            raise _no_port(f"Port {port} is in use.")
+
+
+def _next_free(usual: int, other: int | None) -> int:
+    """The first port from ``usual`` on that nothing listens on and that isn't the other UI's."""
+    for port in range(usual, usual + PORTS_TRIED):
+        if port != other and not _taken(port):
+            return port
+    raise _no_port(f"Expected a free port from {usual} on; all up to {usual + PORTS_TRIED - 1} are in use.")
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _no_port(message: str) -> UserError:
+    return UserError(message, "Choose others: --prefect-port, --mlflow-port.", "server")
+
+
+def _instead(asked: int | None, port: int, usual: int) -> str:
+    """Why a UI isn't where it is looked for, when nobody asked for another place."""
+    return "" if asked or port == usual else f" (port {usual} is in use)"
 
 
 def _start_mlflow(root: Path, port: int) -> Process:

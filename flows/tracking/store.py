@@ -10,8 +10,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from components.errors import UserError, disk_full
+from flows.server import HOST, MLFLOW_PORT, mlflow_ui
 
 _SQLITE = "sqlite:///"
+_DATABASE = Path(".stillhouse/mlflow/mlflow.db")
 # Values that the user set win. Long uploads need a long timeout; a dead server is noticed before, by _greet.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -31,7 +33,7 @@ _GREETING_SECONDS = 4
 
 def tracking_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI if it is set, else SQLite under ``root/.stillhouse/mlflow``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{root.absolute()}/.stillhouse/mlflow/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{root.absolute() / _DATABASE}"
 
 
 def artifact_root(uri: str) -> str | None:
@@ -41,8 +43,18 @@ def artifact_root(uri: str) -> str | None:
 
 
 def web_address(uri: str) -> str:
-    """Where the pages of MLflow are seen: the server itself, or the one that ``make ui`` starts over SQLite."""
-    return shown(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+    """Where the pages of MLflow are seen: the server itself, or the one that ``make ui`` runs, or would start."""
+    if uri.startswith("http"):
+        return shown(uri).rstrip("/")
+    return running_ui(uri) or f"http://{HOST}:{MLFLOW_PORT}"
+
+
+def running_ui(uri: str) -> str | None:
+    """Where ``make ui`` shows this store just now; None if it doesn't run, or the store isn't a project's own."""
+    database = database_file(uri)
+    if database is None or database.parts[-len(_DATABASE.parts) :] != _DATABASE.parts:
+        return None
+    return mlflow_ui(database.parents[len(_DATABASE.parts) - 1])
 
 
 def shown(uri: str, text: str | None = None) -> str:

@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 
 from components.errors import UserError
 from components.params import Params
-from flows.checks import check, check_groups, check_layers
+from flows.checks import check, check_groups, check_layers, check_plan
+from flows.planning import Action, PlannedStage
 
 ROOT = Path(__file__).parents[2]
 Change = Callable[[dict[str, Any]], None]
@@ -144,6 +145,40 @@ def test_faults_of_runtime_model_data_and_layers_are_told_together(workspace: An
     for words in ("runtime.json is damaged", "no model.safetensors", "data/test.jsonl is empty", "layers, got 4"):
         assert words in caught.value.message
     assert str(workspace.root) not in caught.value.message
+
+
+@pytest.mark.parametrize("action", ["run", "depends"])
+def test_a_device_that_is_not_there_is_refused_as_the_stage_would(
+    monkeypatch: pytest.MonkeyPatch, action: Action
+) -> None:
+    import torch
+
+    from components.ml.device import use_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    params = Params.model_validate(raw(lambda params: params["runtime"].update(device="cuda")))
+    with pytest.raises(UserError) as told:
+        check_plan(params, [PlannedStage("validate", "skip"), PlannedStage("teacher", action)])
+    with pytest.raises(UserError) as by_the_stage:
+        use_device("cuda", 1)
+    assert told.value.message == by_the_stage.value.message
+    assert told.value.message.startswith("runtime.device: cuda was asked for")
+    assert told.value.remedy.startswith("Choose one of: cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    check_plan(params, [PlannedStage("teacher", action)])
+
+
+@pytest.mark.parametrize(("device", "actions"), [("cuda", ["skip", "restore"]), ("cuda", []), ("cpu", ["run"])])
+def test_a_plan_that_needs_no_other_device_passes_without_torch(device: str, actions: list[Action]) -> None:
+    code = f"""
+import sys
+from types import SimpleNamespace as Some
+from flows.checks import check_plan
+check_plan(Some(runtime=Some(device={device!r})), [Some(action=action) for action in {actions!r}])
+print("torch" in sys.modules)
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
 
 
 def test_checking_imports_nothing_heavy() -> None:

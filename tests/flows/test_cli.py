@@ -253,25 +253,84 @@ class TestRun:
 
 
 @pytest.mark.parametrize(
+    ("options", "ports"),
+    [([], (None, None)), (["--mlflow-port", "5091"], (None, 5091)), (["--prefect-port", "4200"], (4200, None))],
+)
+def test_only_a_port_that_was_asked_for_is_insisted_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], ports: tuple[int | None, int | None]
+) -> None:
+    from flows import server
+
+    asked: list[Any] = []
+    monkeypatch.setattr(cli, "_workspace", lambda: SimpleNamespace(root=tmp_path))
+    monkeypatch.setattr(server, "serve_uis", lambda root, prefect, mlflow, say: asked.append((prefect, mlflow)))
+    assert invoke("ui", *options).exit_code == 0
+    assert asked == [ports]
+
+
+def test_a_plan_that_this_machine_cannot_carry_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import checks
+
+    def refuse(*_: Any) -> NoReturn:
+        raise UserError("runtime.device: cuda was asked for.", "Choose one of: cpu.")
+
+    monkeypatch.setattr(cli, "_workspace", lambda: SimpleNamespace(plan=list))
+    monkeypatch.setattr(checks, "check", lambda workspace: None)
+    monkeypatch.setattr(checks, "check_plan", refuse)
+    for command in ("plan", "run"):
+        done = invoke(command)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "runtime.device: cuda" in done.stderr
+
+
+@pytest.fixture
+def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose comparison is empty and whose runs are in its own store."""
+    from flows import compare
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(compare, "comparison", lambda root: {})
+    monkeypatch.setattr(compare, "table", lambda comparison, width: "")
+    monkeypatch.setattr(compare, "verdicts", lambda comparison: [])
+    monkeypatch.setattr(cli, "_workspace", lambda: SimpleNamespace(root=tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
     ("uri", "place"),
     [
         (None, "`make ui`, then MLflow at http://127.0.0.1:5000 (sqlite:///"),
         ("http://me:hunter2@tracking.example:8080/", "http://tracking.example:8080"),
     ],
 )
+@pytest.mark.usefixtures("compared")
 def test_the_place_of_the_runs_is_where_they_are_seen_and_holds_no_password(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str | None, place: str
+    monkeypatch: pytest.MonkeyPatch, uri: str | None, place: str
 ) -> None:
-    from flows import compare
-
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     if uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr(compare, "comparison", lambda root: {})
-    monkeypatch.setattr(compare, "table", lambda comparison, width: "")
-    monkeypatch.setattr(compare, "verdicts", lambda comparison: [])
-    monkeypatch.setattr(cli, "_workspace", lambda: SimpleNamespace(root=tmp_path))
     shown = invoke("compare").stdout
     assert f"runs, curves, models  {place}" in shown
     assert "hunter2" not in shown
     assert ("make ui" in shown) == (uri is None)
+
+
+def test_the_place_of_the_runs_is_the_running_ui_whatever_its_port(compared: Path) -> None:
+    from flows import server
+
+    with server._only_ui(compared) as write_note:
+        write_note("http://127.0.0.1:4291", "http://127.0.0.1:5091")
+        shown = invoke("compare").stdout
+    assert "runs, curves, models  MLflow at http://127.0.0.1:5091 (sqlite:///" in shown
+    assert "make ui" not in shown
+    assert "`make ui`, then MLflow at http://127.0.0.1:5000" in invoke("compare").stdout
+
+
+def test_saying_where_the_runs_are_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from pathlib import Path; from flows.tracking.store import tracking_uri, web_address; "
+        "web_address(tracking_uri(Path.cwd())); "
+        f"print(sorted(set(sys.modules) & {{*{HEAVY!r}, 'urllib.request'}}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -192,6 +193,26 @@ class TestRunningUi:
                 pass
             assert server._running_ui(tmp_path) == address
 
+    def test_both_addresses_are_noted_and_mlflows_is_taken_at_its_word(
+        self, tmp_path: Path, serve: Callable[..., str]
+    ) -> None:
+        prefect, mlflow = serve(), "http://127.0.0.1:1"
+        with server._only_ui(tmp_path) as write_note:
+            write_note(prefect, mlflow)
+            assert (server._running_ui(tmp_path), server.mlflow_ui(tmp_path)) == (prefect, mlflow)
+            write_note(prefect)
+            assert (server._running_ui(tmp_path), server.mlflow_ui(tmp_path)) == (prefect, None)
+        assert server.mlflow_ui(tmp_path) is None
+
+    def test_what_a_killed_one_noted_is_not_taken_for_the_addresses_of_one_that_is_starting(
+        self, tmp_path: Path, serve: Callable[..., str]
+    ) -> None:
+        leave_note(tmp_path, f"{serve()}\nhttp://127.0.0.1:5091\n")
+        assert server.mlflow_ui(tmp_path) is None
+        with server._only_ui(tmp_path):
+            assert server.mlflow_ui(tmp_path) is None
+            assert server._running_ui(tmp_path) is None
+
 
 class TestWaitUntilUp:
     """Waiting for a server's first answer."""
@@ -283,6 +304,44 @@ class TestServeUis:
         with pytest.raises(UserError, match=f"Port {port} can't serve both"):
             server.serve_uis(tmp_path, port, port, print)
 
+    def test_usual_ports_that_are_taken_give_way_to_the_next_free_ones_and_this_is_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(server, "start_prefect", tiny_server)
+        monkeypatch.setattr(server, "_start_mlflow", tiny_server)
+        said: list[str] = []
+
+        def say(text: str) -> None:
+            said.append(text)
+            if "Ctrl-C" in text:
+                raise KeyboardInterrupt
+
+        with closing(socket.create_server(("0.0.0.0", 0))) as listening:  # on all addresses, as AirPlay does
+            usual = listening.getsockname()[1]
+            monkeypatch.setattr(server, "PREFECT_PORT", usual)
+            monkeypatch.setattr(server, "MLFLOW_PORT", usual)
+            with pytest.raises(KeyboardInterrupt):
+                server.serve_uis(tmp_path, None, None, say)
+        found = [re.fullmatch(rf"\w+: http://127.0.0.1:(\d+) \(port {usual} is in use\)", line) for line in said[:2]]
+        prefect, mlflow = (int(match[1]) for match in found if match)
+        assert usual < prefect < mlflow
+
+    def test_usual_ports_are_taken_when_they_are_free(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server, "_taken", lambda port: False)
+        assert server._choose_ports(None, None) == (4200, 5000)
+        assert server._choose_ports(4300, None) == (4300, 5000)
+
+    def test_a_port_that_the_other_ui_was_given_is_not_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server, "_taken", lambda port: port == 5001)
+        assert server._choose_ports(5000, None) == (5000, 5002)
+        assert server._choose_ports(None, 4200) == (4201, 4200)
+
+    def test_when_no_port_is_free_the_options_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(server, "_taken", lambda port: port >= 5000)
+        with pytest.raises(UserError, match="from 5000 on; all up to 5099 are in use") as caught:
+            server._choose_ports(None, None)
+        assert "--mlflow-port" in caught.value.remedy
+
     def test_both_are_served_until_interrupted_and_nothing_is_left(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -295,6 +354,7 @@ class TestServeUis:
             said.append(text)
             if "Ctrl-C" in text:
                 assert server._running_ui(tmp_path) == f"http://127.0.0.1:{ports[0]}"
+                assert server.mlflow_ui(tmp_path) == f"http://127.0.0.1:{ports[1]}"
                 assert all(server.answers(f"http://127.0.0.1:{port}") for port in ports)
                 raise KeyboardInterrupt
 
