@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from components.params import Params
 
 SAMPLE = Path(__file__).parents[1] / "params.yaml"
 OWN = Path(__file__).parents[2] / "params.yaml"
+Edited = Callable[[str, str], Path]
 
 
 @pytest.fixture
-def edited(tmp_path: Path):  # type: ignore[no-untyped-def]
+def edited(tmp_path: Path) -> Edited:
     """A params.yaml with one replacement, as a file."""
 
     def edit(old: str, new: str) -> Path:
@@ -93,7 +95,7 @@ def test_the_projects_own_file_is_valid() -> None:
         ),
     ],
 )
-def test_a_mistake_names_key_section_and_remedy(edited, old: str, new: str, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_mistake_names_key_section_and_remedy(edited: Edited, old: str, new: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         load_params(edited(old, new))
     assert re.search(message, caught.value.message), caught.value.message
@@ -101,7 +103,7 @@ def test_a_mistake_names_key_section_and_remedy(edited, old: str, new: str, mess
     assert caught.value.remedy
 
 
-def test_all_mistakes_are_told_at_once(edited) -> None:  # type: ignore[no-untyped-def]
+def test_all_mistakes_are_told_at_once(edited: Edited) -> None:
     path = edited("threads: 2", "threads: two")
     path.write_text(path.read_text().replace("temperature", "temprature"))
     with pytest.raises(UserError) as caught:
@@ -110,7 +112,7 @@ def test_all_mistakes_are_told_at_once(edited) -> None:  # type: ignore[no-untyp
     assert "temprature" in caught.value.message
 
 
-def test_numbers_follow_yaml_1_2_as_in_dvc(edited) -> None:  # type: ignore[no-untyped-def]
+def test_numbers_follow_yaml_1_2_as_in_dvc(edited: Edited) -> None:
     assert load_params(edited("lr: 8.0e-5", "lr: 8e-5")).teacher.phases["general"].lr == 8e-5
 
 
@@ -135,16 +137,16 @@ def test_an_empty_file_says_what_is_missing(tmp_path: Path) -> None:
         load_params(tmp_path / "params.yaml")
 
 
-def test_chinese_labels_and_columns_are_taken_as_they_stand(edited) -> None:  # type: ignore[no-untyped-def]
+def test_chinese_labels_and_columns_are_taken_as_they_stand(edited: Edited) -> None:
     params = load_params(edited("labels: [negative, positive]", "labels: [差评, 好评]"))
     assert params.data.labels == ["差评", "好评"]
 
 
-def test_whole_numbers_are_labels_as_they_are_read_from_files(edited) -> None:  # type: ignore[no-untyped-def]
+def test_whole_numbers_are_labels_as_they_are_read_from_files(edited: Edited) -> None:
     assert load_params(edited("labels: [negative, positive]", "labels: [1, 5]")).data.labels == ["1", "5"]
 
 
-def test_all_keys_that_dvc_tracks_must_stand_in_the_file_whatever_their_defaults(edited) -> None:  # type: ignore[no-untyped-def]
+def test_all_keys_that_dvc_tracks_must_stand_in_the_file_whatever_their_defaults(edited: Edited) -> None:
     path = edited("seed: 13", "# seed: 13")
     params = load_yaml(path)
     del params["label"], params["distill"]["student"]
@@ -155,14 +157,14 @@ def test_all_keys_that_dvc_tracks_must_stand_in_the_file_whatever_their_defaults
         assert told in caught.value.message
 
 
-def test_without_a_column_of_groups_all_is_the_only_group(edited) -> None:  # type: ignore[no-untyped-def]
+def test_without_a_column_of_groups_all_is_the_only_group(edited: Edited) -> None:
     path = edited("group: group,", "group: null,")
     path.write_text(path.read_text("utf-8").replace(" products", " all"), encoding="utf-8")
     params = load_params(path)
     assert (params.finetune.group, params.named_groups()) == ("all", {})
 
 
-def test_groups_are_named_by_the_phases_that_run(edited) -> None:  # type: ignore[no-untyped-def]
+def test_groups_are_named_by_the_phases_that_run(edited: Edited) -> None:
     expected = {"finetune.phases.specific.on": ["products"], "finetune.group": ["products"]}
     assert load_params(SAMPLE).named_groups() == expected
     del expected["finetune.phases.specific.on"]
