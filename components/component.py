@@ -7,11 +7,11 @@ import hashlib
 import importlib
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.params import Params
+from components.params.project import Params
 
 PACKAGE = Path(__file__).parent
 
@@ -21,8 +21,9 @@ class Component:
     """What a stage takes and gives.
 
     ``entry`` is ``module:function``, imported only when it runs. The function is called with
-    one keyword argument for each input (a path), for each parameter (its value in params.yaml)
-    and for ``output`` (the folder to fill).
+    one keyword argument for each input (a path), for each parameter (its value in params.yaml),
+    for each store (a folder that may be deleted at any time: that changes how long the stage takes,
+    never its result) and for ``output`` (the folder to fill).
     """
 
     name: str
@@ -30,6 +31,7 @@ class Component:
     entry: str
     inputs: Mapping[str, str]
     parameters: Mapping[str, str]
+    stores: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def output(self) -> Path:
@@ -50,7 +52,8 @@ class Component:
     def arguments(self, params: Params) -> dict[str, Any]:
         """The keyword arguments of the function, but for ``output``."""
         paths = {role: Path(resolve(path, params)) for role, path in self.inputs.items()}
-        return paths | {role: params.get(key) for role, key in self.parameters.items()}
+        values = {role: params.get(key) for role, key in self.parameters.items()}
+        return paths | values | {role: Path(folder) for role, folder in self.stores.items()}
 
     def full_version(self) -> str:
         """The declared version and a short hash of the code that the component can reach."""
@@ -120,7 +123,10 @@ def _imports(path: Path) -> list[str]:
     return names
 
 
-_SPLITS = "artifacts/validate"
+_VALIDATED = "artifacts/validate"
+_ROWS = {name: f"{_VALIDATED}/{name}" for name in ("train", "unlabelled", "validation", "tasks")}
+_MODELS = {"folders": f"{_VALIDATED}/folders.json"}  # what the folders of data.models hold
+_TEACHER = {"teacher_logits": "artifacts/label", "teacher": "artifacts/teacher/model"}
 _COMMON = {"seed": "seed", "runtime": "runtime", "max_length": "data.max_length"}
 
 COMPONENTS: dict[str, Component] = {
@@ -128,79 +134,84 @@ COMPONENTS: dict[str, Component] = {
     for component in (
         Component(
             "validate",
-            "1.0.0",
+            "1.1.0",
             "components.validate.stage:run",
             inputs={"data_folder": "data", "base_model": "${teacher.base}"},
             parameters={"data": "data", "settings": "validate"},
         ),
         Component(
             "teacher",
-            "1.0.0",
+            "1.1.0",
             "components.teacher:run",
-            inputs={
-                "train": f"{_SPLITS}/train",
-                "validation": f"{_SPLITS}/validation",
-                "schema": f"{_SPLITS}/schema.json",
-                "base_model": "${teacher.base}",
-            },
+            inputs=_ROWS | {"schema": f"{_VALIDATED}/schema.json", "base_model": "${teacher.base}"},
             parameters=_COMMON | {"settings": "teacher"},
         ),
         Component(
             "label",
-            "1.0.0",
+            "1.1.0",
             "components.label:run",
             inputs={
-                "train": f"{_SPLITS}/train",
-                "unlabelled": f"{_SPLITS}/unlabelled",
+                "train": f"{_VALIDATED}/train",
+                "unlabelled": f"{_VALIDATED}/unlabelled",
+                "validation": f"{_VALIDATED}/validation",
+                "judgements": f"{_VALIDATED}/judgements",
                 "teacher": "artifacts/teacher/model",
+            }
+            | _MODELS,
+            parameters={
+                "runtime": "runtime",
+                "max_length": "data.max_length",
+                "models": "data.models",
+                "settings": "label",
             },
-            parameters={"runtime": "runtime", "max_length": "data.max_length", "settings": "label"},
+            stores={"logit_store": ".stillhouse/logits"},
         ),
         Component(
             "distill",
-            "1.0.0",
+            "1.1.0",
             "components.distill:run",
-            inputs={
-                "train": f"{_SPLITS}/train",
-                "unlabelled": f"{_SPLITS}/unlabelled",
-                "validation": f"{_SPLITS}/validation",
-                "teacher_logits": "artifacts/label",
-                "teacher": "artifacts/teacher/model",
-            },
-            parameters=_COMMON | {"settings": "distill"},
+            inputs=_ROWS | _TEACHER | _MODELS,
+            parameters=_COMMON | {"models": "data.models", "settings": "distill"},
         ),
         Component(
             "control",
-            "1.0.0",
+            "1.1.0",
             "components.control:run",
-            inputs={
-                "train": f"{_SPLITS}/train",
-                "validation": f"{_SPLITS}/validation",
-                "teacher": "artifacts/teacher/model",
+            inputs=_ROWS | {"teacher": "artifacts/teacher/model"} | _MODELS,
+            parameters=_COMMON
+            | {
+                "models": "data.models",
+                "student": "distill.student",
+                "order": "distill.order",
+                "phases": "distill.phases",
             },
-            parameters=_COMMON | {"student": "distill.student", "order": "distill.order", "phases": "distill.phases"},
         ),
         Component(
             "finetune",
-            "1.0.0",
+            "1.1.0",
             "components.finetune:run",
-            inputs={
-                "train": f"{_SPLITS}/train",
-                "validation": f"{_SPLITS}/validation",
-                "student": "artifacts/distill/model",
-            },
+            inputs=_ROWS | _TEACHER | {"student": "artifacts/distill/model"},
             parameters=_COMMON | {"settings": "finetune"},
         ),
         Component(
-            "evaluate",
+            "controls",
             "1.0.0",
+            "components.controls:run",
+            inputs=_ROWS | _TEACHER | _MODELS | {"student_without_distillation": "artifacts/control/model"},
+            parameters=_COMMON
+            | {"models": "data.models", "distill": "distill", "finetune": "finetune", "settings": "controls"},
+        ),
+        Component(
+            "evaluate",
+            "1.1.0",
             "components.evaluate.stage:run",
             inputs={
-                "test": f"{_SPLITS}/test",
+                "test": f"{_VALIDATED}/test",
                 "teacher": "artifacts/teacher",
                 "student": "artifacts/distill",
                 "student_without_distillation": "artifacts/control",
                 "lora": "artifacts/finetune",
+                "controls": "artifacts/controls",
             },
             parameters={
                 "runtime": "runtime",

@@ -4,48 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import set_seed
-
-from components.ml.device import use_device
-from components.ml.models import save
-from components.ml.phases import run_phases
-from components.ml.scoring import load_classifier
-from components.ml.students import build_student
-from components.ml.trainable import merged
-from components.params import Phase, Runtime, Student
+from components.ml.models.device import use_device
+from components.ml.rows.tokenised import Splits
+from components.params.phases import Phase
+from components.params.stages import Runtime, Student
+from components.recipes import Teaching, Training, train_student, without_distillation
 
 
 def run(
     *,
     train: Path,
+    unlabelled: Path,
     validation: Path,
+    tasks: Path,
     teacher: Path,
+    folders: Path,
     seed: int,
     runtime: Runtime,
     max_length: int,
+    models: dict[str, str],
     student: Student,
     order: list[str],
     phases: dict[str, Phase],
     output: Path,
 ) -> None:
-    """Write ``model/`` (a transformers folder) and ``history.jsonl``.
+    """Write ``model/`` (a transformers folder), ``history.jsonl`` and ``phases.json``.
 
-    The student starts from the same layers of the teacher and goes through the phases of ``distill``,
-    each with the objective ``labels``; the pool has no labels, so it takes no part.
+    The student is built as in ``distill`` and goes through its phases, those with the objective ``distill`` having
+    the objective ``labels`` instead; there the pool, which has no labels, takes no part.
+    ``folders`` tells what the folders of ``models`` hold: an input so that the stage runs again when that changes.
     """
     use_device(runtime.device, runtime.threads)
-    set_seed(seed)
-    teacher_model, tokenizer = load_classifier(teacher)
-    model = build_student(teacher_model, student.layers, student.take)
-    trained = run_phases(
-        model,
-        tokenizer,
-        [(name, phases[name].model_copy(update={"objective": "labels"})) for name in order],
-        splits=[(train, None)],
-        validation=validation,
-        history=output / "history.jsonl",
-        seed=seed,
-        runtime=runtime,
-        max_length=max_length,
-    )
-    save(merged(trained), tokenizer, output / "model")
+    training = Training(Splits(train, unlabelled, validation, tasks), seed, runtime, max_length)
+    sequence = without_distillation([(name, phases[name]) for name in order])
+    train_student(training, Teaching(teacher, None, models), student, sequence, output)

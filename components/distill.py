@@ -1,18 +1,13 @@
-"""The student: some of the teacher's layers, trained on its logits over the labelled rows and the pool."""
+"""The student: built from the teacher or another model, trained on the teacher's logits and true labels."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import set_seed
-
-from components.ml.device import use_device
-from components.ml.models import save
-from components.ml.phases import run_phases
-from components.ml.scoring import load_classifier
-from components.ml.students import build_student
-from components.ml.trainable import merged
-from components.params import Distill, Runtime
+from components.ml.models.device import use_device
+from components.ml.rows.tokenised import Splits
+from components.params.stages import Distill, Runtime
+from components.recipes import Teaching, Training, train_student
 
 
 def run(
@@ -20,29 +15,22 @@ def run(
     train: Path,
     unlabelled: Path,
     validation: Path,
+    tasks: Path,
     teacher_logits: Path,
     teacher: Path,
+    folders: Path,
     seed: int,
     runtime: Runtime,
     max_length: int,
+    models: dict[str, str],
     settings: Distill,
     output: Path,
 ) -> None:
-    """Write ``model/`` (a transformers folder) and ``history.jsonl``."""
+    """Write ``model/`` (a transformers folder), ``history.jsonl`` and ``phases.json``.
+
+    ``folders`` tells what the folders of ``models`` hold: an input so that the stage runs again when that changes.
+    """
     use_device(runtime.device, runtime.threads)
-    set_seed(seed)
-    teacher_model, tokenizer = load_classifier(teacher)
-    student = build_student(teacher_model, settings.student.layers, settings.student.take)
-    trained = run_phases(
-        student,
-        tokenizer,
-        settings.sequence,
-        splits=[(split, teacher_logits / split.name) for split in (train, unlabelled)],
-        validation=validation,
-        history=output / "history.jsonl",
-        seed=seed,
-        runtime=runtime,
-        max_length=max_length,
-        distillation={"temperature": settings.temperature, "alpha": settings.alpha, "beta": settings.beta},
-    )
-    save(merged(trained), tokenizer, output / "model")
+    training = Training(Splits(train, unlabelled, validation, tasks), seed, runtime, max_length)
+    teaching = Teaching(teacher, teacher_logits, models)
+    train_student(training, teaching, settings.student, settings.sequence, output, settings)

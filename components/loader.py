@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from ruamel.yaml.error import YAMLError
 
 from components.component import COMPONENTS
 from components.errors import UserError
-from components.params import LoraSettings, Params, Phase, nearest
+from components.params.phases import SHARES
+from components.params.project import Params
+from components.params.section import nearest
+from components.params.trainable import FORMS, SETTINGS
 
 
 def load_yaml(path: Path) -> Any:
@@ -82,12 +86,20 @@ def _explain(details: ErrorDetails, path: Path) -> str | None:
     return f"{path}: {'.'.join(location) or 'the file'}: {problem}, got {details['input']!r:.120}"
 
 
+_BY_KEY: dict[str, dict[str, Any]] = {"trainable": FORMS, "sampling": SHARES}
+TASKS = ("text-classification", "token-classification")
+
+
 def _location(parts: tuple[int | str, ...]) -> list[str]:
     """The key's path in the file: pydantic's, less the names it gives to the members of a union."""
-    unions = {"word", "str", "float", "constrained-int"}
+    unions = {"word", "str", "float", "int", "constrained-int", "constrained-str"}
     location: list[str] = []
     for index, part in enumerate(map(str, parts)):
-        tag = part in ("last_layers", "lora") and index > 0 and parts[index - 1] == "trainable"
+        tag = index > 0 and (
+            (part in FORMS and parts[index - 1] == "trainable")
+            or (part in SHARES and parts[index - 1] == "sampling")
+            or (part in TASKS and "tasks" in map(str, parts[max(index - 2, 0) : index]))
+        )
         if not tag and part not in unions and "[" not in part:
             location.append(part)
     return location
@@ -97,19 +109,24 @@ def _valid_keys(location: list[str]) -> list[str]:
     """The keys that the section at ``location`` takes."""
     section: Any = Params
     for part in location:
-        fields = getattr(section, "model_fields", {})
-        matched = [field.annotation for name, field in fields.items() if part in (name, field.alias)]
-        if part == "trainable":
-            section = _TRAINABLE_KEYS
-        elif section == dict[str, Phase]:
-            section = Phase
-        elif section is _TRAINABLE_KEYS:
-            section = LoraSettings
-        else:
-            section = matched[0] if matched else None
-    if section is _TRAINABLE_KEYS:
-        return list(_TRAINABLE_KEYS)
-    return [field.alias or name for name, field in getattr(section, "model_fields", {}).items()]
+        section = SETTINGS.get(part) if section in (FORMS, SHARES) else _section(section, part)
+    keys = section if isinstance(section, dict) else getattr(section, "model_fields", {})
+    return [getattr(field, "alias", None) or name for name, field in keys.items()]
 
 
-_TRAINABLE_KEYS = ("last_layers", "lora")
+def _section(section: Any, part: str) -> Any:
+    """What stands under the key ``part`` of a section: a section, the mapping of names to sections, or all forms."""
+    if part in _BY_KEY:
+        return _BY_KEY[part]
+    if typing.get_origin(section) is dict:
+        return _one_of(typing.get_args(section)[1])
+    fields = getattr(section, "model_fields", {})
+    found = next((field.annotation for name, field in fields.items() if part in (name, field.alias)), None)
+    return found if typing.get_origin(found) is dict else _one_of(found)
+
+
+def _one_of(annotation: Any) -> Any:
+    """The first section among the members of a union."""
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    return next((found for member in typing.get_args(annotation) if (found := _one_of(member))), None)

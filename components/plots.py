@@ -18,13 +18,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from components.ml.metrics import Reliability
+from components.ml.statistics.metrics import Reliability
 
 # Okabe & Ito's palette, safe for colour-blind readers; markers tell the models apart without colour.
 LOOKS = {
     "teacher": ("teacher", "#444444", "s"),
     "student_without_distillation": ("student without distillation", "#E69F00", "^"),
     "student": ("student", "#0072B2", "o"),
+    "lora_without_distillation": ("LoRA without distillation", "#D55E00", "v"),
     "lora": ("LoRA student", "#009E73", "D"),
 }
 STYLE: dict[Any, Any] = {
@@ -45,6 +46,7 @@ STYLE: dict[Any, Any] = {
 }
 MOST_GROUPS, MOST_ANNOTATED, MOST_NAMED = 24, 12, 40
 LABEL_WIDTH = 24
+LEGEND_WIDTH = 4  # models in one line
 
 
 def draw(
@@ -123,12 +125,14 @@ def groups_figure(models: dict[str, Any]) -> Figure:
     """Accuracy with its interval, over all rows and in the largest groups, a point for each model."""
     places = _places(models)
     labels = [f"{shorten(name)} ({rows})" for name, rows, _ in places]
-    figure, (axes,) = _panels(1, 6.2, 0.35 + 0.62 * len(places), left=_inches(labels) + 0.3, bottom=0.55, top=0.4)
+    lines = 1 if len(models) <= LEGEND_WIDTH else 2
+    size = (6.2, 0.35 + 0.155 * max(len(models), 4) * len(places))
+    figure, (axes,) = _panels(1, *size, left=_inches(labels) + 0.3, bottom=0.55, top=0.2 + 0.2 * lines)
     for shift, name in enumerate(models):
         title, colour, marker = LOOKS[name]
         values = np.array([scores[name]["accuracy"] for _, _, scores in places])
         bounds = np.array([scores[name]["accuracy_ci"] for _, _, scores in places])
-        heights = np.arange(len(places)) + (shift - (len(models) - 1) / 2) * 0.19
+        heights = np.arange(len(places)) + (shift - (len(models) - 1) / 2) * 0.76 / max(len(models), 4)
         # A percentile interval can leave its value out in a very small sample; bars can't have negative lengths.
         bars = np.maximum(np.abs([values - bounds[:, 0], bounds[:, 1] - values]), 0)
         axes.errorbar(values, heights, xerr=bars, fmt=marker, color=colour, markersize=5, elinewidth=1.6, label=title)
@@ -140,7 +144,8 @@ def groups_figure(models: dict[str, Any]) -> Figure:
     axes.grid(True, axis="x")
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("accuracy on the test rows, with its bootstrap interval over documents")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(models), columnspacing=1.2, handletextpad=0.3)
+    columns = -(-len(models) // lines)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, columnspacing=1.2, handletextpad=0.3)
     return figure
 
 

@@ -9,14 +9,14 @@ import numpy as np
 from transformers import set_seed
 
 from components.errors import UserError
-from components.ml.device import use_device
-from components.ml.folders import check_folder
-from components.ml.models import load_base, save
-from components.ml.phases import run_phases
-from components.ml.rows import first_texts
-from components.ml.scoring import label_names, load_classifier, predict_logits
-from components.ml.trainable import merged
-from components.params import Runtime, Teacher
+from components.ml.adapters.peft_models import merged
+from components.ml.models.device import use_device
+from components.ml.models.folders import check_folder
+from components.ml.models.scoring import label_names, load_plain, predict_logits
+from components.ml.models.storage import load_base, save
+from components.ml.rows.tokenised import Splits, first_texts
+from components.ml.training.phases import run_phases
+from components.params.stages import Runtime, Teacher
 
 CHECKED_ROWS = 64
 
@@ -24,7 +24,9 @@ CHECKED_ROWS = 64
 def run(
     *,
     train: Path,
+    unlabelled: Path,
     validation: Path,
+    tasks: Path,
     schema: Path,
     base_model: Path,
     seed: int,
@@ -33,12 +35,13 @@ def run(
     settings: Teacher,
     output: Path,
 ) -> None:
-    """Write ``model/`` (a transformers folder) and ``history.jsonl``."""
+    """Write ``model/`` (a transformers folder), ``history.jsonl`` and ``phases.json``."""
     use_device(runtime.device, runtime.threads)
     labels = json.loads(schema.read_text(encoding="utf-8"))["labels"]
     history = output / "history.jsonl"
-    history.touch()
     if not settings.order:
+        history.touch()
+        (output / "phases.json").write_text("[]\n", encoding="utf-8")
         _take_as_it_is(base_model, labels, validation, max_length, output / "model")
         return
     set_seed(seed)  # the new head is drawn at random
@@ -47,12 +50,12 @@ def run(
         model,
         tokenizer,
         settings.sequence,
-        splits=[(train, None)],
-        validation=validation,
+        splits=Splits(train, unlabelled, validation, tasks),
         history=history,
         seed=seed,
         runtime=runtime,
         max_length=max_length,
+        base_folder=base_model,
     )
     save(merged(trained), tokenizer, output / "model")
 
@@ -60,7 +63,7 @@ def run(
 def _take_as_it_is(folder: Path, labels: list[str], validation: Path, max_length: int, output: Path) -> None:
     """Check that a given teacher knows these labels and gives finite logits, then keep it."""
     check_folder(folder)
-    model, tokenizer = load_classifier(folder)
+    model, tokenizer = load_plain(folder)
     found = label_names(model)
     if found != labels:
         raise UserError(

@@ -14,12 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.params import Benchmark, Runtime
+from components.params.project import Benchmark
+from components.params.stages import Runtime
 from components.runtime import limit_threads
 from flows.processes import Process
 from flows.settings import STATE
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TEST_ROWS = Path("artifacts/validate/test")
@@ -29,7 +31,7 @@ ROUNDS = 3
 THROUGHPUT_BATCH = 32
 WARM_UP_TEXTS = 8
 
-Model = tuple["PreTrainedModel", "PreTrainedTokenizerBase"]
+Model = tuple["PreTrainedModel | PeftModel", "PreTrainedTokenizerBase"]
 
 
 def benchmark(
@@ -65,7 +67,7 @@ def benchmark(
         result: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
     else:
         if runtime.device != "cpu":  # restored results may have been computed elsewhere
-            from components.ml.device import check_device
+            from components.ml.models.device import check_device
 
             check_device(runtime.device)
         folders = {name: str((root / folder).resolve()) for name, (folder, _) in models.items()}
@@ -117,7 +119,7 @@ def measure(
     import numpy as np
     import torch
 
-    from components.ml.scoring import load_classifier
+    from components.ml.models.scoring import load_classifier
 
     torch.set_num_threads(runtime.threads)
     singles, many = _spread(texts, settings.latency_texts), _spread(texts, settings.throughput_texts)
@@ -179,7 +181,7 @@ def _measure_apart(
 
 def _latencies(model: Model, texts: list[str], max_length: int) -> list[float]:
     """Seconds for each text."""
-    from components.ml.scoring import predict_logits
+    from components.ml.models.scoring import predict_logits
 
     taken = []
     for text in texts:
@@ -191,7 +193,7 @@ def _latencies(model: Model, texts: list[str], max_length: int) -> list[float]:
 
 def _throughput(model: Model, texts: list[str], max_length: int) -> float:
     """Texts a second."""
-    from components.ml.scoring import predict_logits
+    from components.ml.models.scoring import predict_logits
 
     start = time.perf_counter()
     predict_logits(*model, texts, max_length=max_length, batch_size=THROUGHPUT_BATCH)

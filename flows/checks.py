@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from components import runtime
 from components.errors import UserError
 from components.loader import load_params
-from components.ml.folders import check_folder, count_layers
-from components.ml.layers import choose_layers
-from components.params import LastLayers, Params, Phases
+from components.ml.models.folders import check_folder, count_layers
+from components.params.project import Params
 from components.validate.reading import check_files
+from flows.phase_checks import check_layers, check_phases, check_students_tokenizer, raise_all
 from flows.workspace import PlannedStage, Workspace
 
 MOST_LISTED = 20
@@ -30,7 +30,10 @@ def check(workspace: Workspace) -> Params:
         lambda: runtime.check(workspace.root / runtime.RUNTIME_FILE),
         workspace.check_data,
         lambda: check_folder(workspace.root / params.teacher.base, params.data.max_length),
-        lambda: check_layers(_layers_of_base(workspace.root, params), params),
+        lambda: _check_models(workspace.root, params),
+        lambda: check_phases(params),
+        lambda: check_layers(_layers_of_base(workspace.root, params), params, workspace.root),
+        lambda: check_students_tokenizer(params, workspace.root),
         lambda: check_files(params.data, workspace.root),
     ]
     problems: list[UserError] = []
@@ -42,7 +45,7 @@ def check(workspace: Workspace) -> Params:
             problems.append(error)
             if error.kind == "data":
                 break  # what is read from data/ would only say the same again
-    _raise_all(problems)
+    raise_all(problems)
     return params
 
 
@@ -59,33 +62,9 @@ def check_plan(params: Params, plan: Sequence[PlannedStage]) -> None:
     device = params.runtime.device
     if device == "cpu" or all(stage.action in ("skip", "restore") for stage in plan):
         return
-    from components.ml.device import check_device  # torch: 1.8 s
+    from components.ml.models.device import check_device  # torch: 1.8 s
 
     check_device(device)
-
-
-def check_layers(total: int | None, params: Params) -> None:
-    """Refuse layers that the base model, or the student built from it, doesn't have.
-
-    Args:
-        total: the base model's number of encoder layers; None if it isn't known.
-        params: what asks for layers.
-
-    Raises:
-        UserError: the key, how many layers were asked for and how many there are.
-    """
-    student = params.distill.student
-    kept = len(student.layers) if isinstance(student.layers, list) else student.layers
-    problems: list[UserError] = []
-    if total is not None:
-        problems += _too_many_layers("teacher", params.teacher, f"base model {params.teacher.base}", total)
-        try:
-            choose_layers(total, student.layers, student.take)
-        except UserError as error:
-            problems.append(error)
-    problems += _too_many_layers("distill", params.distill, "student", kept)
-    problems += _too_many_layers("finetune", params.finetune, "student", kept)
-    _raise_all(problems)
 
 
 def check_groups(known: Sequence[str], params: Params) -> None:
@@ -115,29 +94,26 @@ def _similar(name: str, known: Sequence[str]) -> str:
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
+def _check_models(root: Path, params: Params) -> None:
+    """Refuse other pretrained models that can't be loaded, under the name that params.yaml has for them.
+
+    Raises:
+        UserError: all that is wrong with any of them.
+    """
+    problems: list[UserError] = []
+    for name, folder in params.data.models.items():
+        try:
+            check_folder(root / folder, params.data.max_length, f"data.models.{name}")
+        except UserError as error:
+            problems.append(error)
+    raise_all(problems)
+
+
 def _layers_of_base(root: Path, params: Params) -> int | None:
     try:
         return count_layers(root / params.teacher.base)
     except UserError:  # told by the check of the folder
         return None
-
-
-def _too_many_layers(section: str, phases: Phases, model: str, layers: int) -> Iterator[UserError]:
-    for name, phase in phases.sequence:
-        if isinstance(phase.trainable, LastLayers) and phase.trainable.last_layers > layers:
-            yield UserError(
-                f"{section}.phases.{name}.trainable.last_layers: the {model} has {layers} layers, "
-                f"got {phase.trainable.last_layers}.",
-                f"Choose at most {layers}, or `trainable: all`.",
-                "parameters",
-            )
-
-
-def _raise_all(problems: Sequence[UserError]) -> None:
-    if len(problems) > 1:
-        raise UserError("\n".join(map(str, problems)), kind=problems[0].kind)
-    if problems:
-        raise problems[0]
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ TITLES = {
     "teacher": "teacher",
     "student_without_distillation": "student without\ndistillation",
     "student": "student",
+    "lora_without_distillation": "LoRA without\ndistillation",
     "lora": "LoRA student",
 }
 NAMED_LEFT_OUT = 6
@@ -49,10 +50,10 @@ def comparison(root: Path) -> dict[str, Any]:
     and faster (``latency``, ``throughput``) than the teacher a model is.
 
     Raises:
-        UserError: nothing is evaluated yet, or the file is damaged.
+        UserError: nothing is evaluated yet, or not since gains are, or the file is damaged.
     """
     metrics = _read(root / METRICS)
-    if metrics is None:
+    if metrics is None or "gains" not in metrics:
         raise UserError("Nothing is evaluated yet.", "Run the pipeline: `stillhouse run`.", "nothing")
     speeds = (_read(root / BENCHMARK) or {}).get("models", {}) if measured(root) else {}
     models = {
@@ -102,23 +103,29 @@ def markdown(comparison: dict[str, Any]) -> str:
 
 def verdicts(comparison: dict[str, Any]) -> list[str]:
     """What the numbers say, in sentences: what the student keeps, what distillation gained, what LoRA gained."""
-    models, differences = comparison["models"], comparison["differences"]
-    teacher, student, group = models["teacher"], models["student"], comparison["target_group"]
+    models, gains, group = comparison["models"], comparison["gains"], comparison["target_group"]
+    teacher, student = models["teacher"], models["student"]
     share = f"{student['accuracy'] / teacher['accuracy']:.1%}" if teacher["accuracy"] else DASH
     sentences = [
         f"The student keeps {share} of the teacher's accuracy ({_percent(student['accuracy'])} against "
         f"{_percent(teacher['accuracy'])}){_cheaper(student['ratios'])}."
     ]
     confidence = _confidence(comparison)
-    gain = differences["student - student_without_distillation"]
-    sentences.append(f"Distillation against the same student without it: {_gain(gain, confidence)}.")
-    tuned = differences["lora - student"]
-    if group != "all":  # else the next sentence says it
-        known = group in tuned["groups"]
-        gained = _gain(tuned["groups"][group], confidence) if known else "no test rows of that group"
-        sentences.append(f"LoRA on {group}: {gained}.")
-    sentences.append(f"LoRA on all rows: {_gain(tuned, confidence)}.")
+    sentences.append(f"Distillation, against the same student without it: {_gain(gains['distillation'], confidence)}.")
+    sentences += _of_the_tuned("LoRA on {}: {}.", gains["lora"], group, confidence)
+    if "distillation_before_lora" in gains:
+        told = "Distillation before LoRA, against LoRA alone, on {}: {}."
+        sentences += _of_the_tuned(told, gains["distillation_before_lora"], group, confidence)
     return sentences
+
+
+def _of_the_tuned(sentence: str, gain: dict[str, Any], group: str, confidence: str) -> list[str]:
+    """A gain on the target group, and on all rows; once where that is the same."""
+    said = [sentence.format("all rows", _gain(gain, confidence))]
+    if group == "all":
+        return said
+    told = _gain(gain["target"], confidence) if "target" in gain else "no test rows of that group"
+    return [sentence.format(group, told), *said]
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -207,11 +214,24 @@ def _cheaper(ratios: dict[str, float | None]) -> str:
     return ", at " + " and ".join(parts) if parts else ""
 
 
-def _gain(difference: dict[str, Any], confidence: str) -> str:
-    low, high = difference["ci"]
+def _gain(gain: dict[str, Any], confidence: str) -> str:
+    """What was gained or lost, or that nothing was for all that is known; and over how much that was measured."""
+    low, high = gain["ci"]
+    interval = f"{confidence} interval {100 * low:+.1f} to {100 * high:+.1f}"
     said = "a clear gain" if low > 0 else "a clear loss" if high < 0 else "no clear gain"
-    points = f"{100 * difference['accuracy']:+.1f} points"
-    return f"{points} of accuracy ({confidence} interval {100 * low:+.1f} to {100 * high:+.1f}), {said}"
+    if said == "no clear gain":
+        interval = f"the {interval} includes 0"
+    over = f"over {_seeds(gain)} and {_count(gain['documents'], 'test document')}"
+    return f"{said}, {100 * gain['accuracy']:+.1f} points of accuracy ({interval}; {over})"
+
+
+def _seeds(gain: dict[str, Any]) -> str:
+    """One seed says nothing of the next, which is worth saying."""
+    return f"{gain['seeds']} seeds" if gain["seeds"] > 1 else "1 seed, so without the spread of seeds,"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _group(model: dict[str, Any], group: str) -> str:

@@ -15,14 +15,14 @@ from prefect.cache_policies import NO_CACHE
 
 from components.component import COMPONENTS
 from components.errors import UserError, disk_full
-from components.params import Params
+from components.params.project import Params
 from components.validate.report import REPORT
 from flows import compare, gate_report
 from flows.benchmark import benchmark
 from flows.display import Display
-from flows.models import contents, models
+from flows.models import contents, evaluated
 from flows.receipts import BENCHMARKED, PUBLISHED, REPORTED, outstanding, receipt
-from flows.tracking.record import ModelRecord, PipelineRecord, model_metrics
+from flows.tracking.record import ModelRecord, PipelineRecord, gain_metrics, model_metrics, phase_params
 from flows.tracking.tracker import Tracker
 from flows.workspace import Workspace
 
@@ -92,7 +92,7 @@ def _restore_gate_report(root: Path) -> Effect:
 
 def _benchmark(workspace: Workspace, params: Params) -> Effect:
     hashes = contents(workspace.root)
-    measured = {model.name: (model.folder, hashes[model.name]) for model in models()}
+    measured = {model.name: (model.folder, hashes[model.name]) for model in evaluated(workspace.root)}
     benchmark(workspace.root, measured, params.benchmark, params.runtime, params.data.max_length)
     return Effect(str(compare.BENCHMARK), str(compare.BENCHMARK))
 
@@ -131,10 +131,10 @@ def pipeline_record(workspace: Workspace, params: Params) -> PipelineRecord:
             version=versions[model.stage],
             metrics=model_metrics(metrics, benchmarks, model.name),
             predictions=root / EVALUATED / "predictions" / f"{model.name}.parquet",
-            params=flat(_stage_params(params, model.stage)),
+            params=flat(_stage_params(params, model.stage)) | phase_params(root / model.phases),
             history=root / model.history,
         )
-        for model in models()
+        for model in evaluated(root)
     ]
     return PipelineRecord(
         name=run_name(workspace),
@@ -147,6 +147,7 @@ def pipeline_record(workspace: Workspace, params: Params) -> PipelineRecord:
         params=flat(params.model_dump(by_alias=True)),
         versions=versions,
         models=records,
+        gains=gain_metrics(metrics),
         texts=root / "artifacts/validate/test",
         comparison=compare.markdown(compare.comparison(root)),
         figures=sorted((root / EVALUATED / "plots").glob("*.svg")),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.errors import UserError
-from components.params import Params
+from components.params.project import Params
 from flows import effects
 from flows.checks import check, check_groups, check_plan
 from flows.display import Display

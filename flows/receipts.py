@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.errors import UserError
-from components.params import Params
+from components.params.project import Params
 from flows import gate_report
 from flows.compare import measured
 from flows.settings import STATE

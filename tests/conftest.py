@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,8 +40,8 @@ def make_texts(count: int, seed: int = 0) -> list[tuple[str, str]]:
     return list(rows.items())
 
 
-def save_tiny_encoder(folder: Path, layers: int = 3) -> Path:
-    """A random BERT encoder without a head (16 wide), and its WordPiece tokenizer, as a transformers folder."""
+def save_tiny_encoder(folder: Path, layers: int = 3, width: int = 16) -> Path:
+    """A random BERT encoder without a head, and its WordPiece tokenizer, as a transformers folder."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -66,10 +67,10 @@ def save_tiny_encoder(folder: Path, layers: int = 3) -> Path:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(words),
-        hidden_size=16,
+        hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=2,
-        intermediate_size=32,
+        intermediate_size=2 * width,
         max_position_embeddings=64,
     )
     BertModel(config).save_pretrained(folder)
@@ -97,10 +98,49 @@ def write_split(folder: Path, rows: Sequence[tuple[str, int | None]], groups: Se
     return folder
 
 
+def write_tasks(folder: Path, texts: list[str]) -> None:
+    """Topics by the first letter, and the tags of words that are good or bad."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    about = {
+        "topics": {"type": "text-classification", "labels": ["other", "start", "end"]},
+        "entities": {"type": "token-classification", "labels": ["B", "O"]},
+    }
+    folder.mkdir()
+    (folder / "tasks.json").write_text(json.dumps(about))
+    for split, part in (("train", texts[:60]), ("validation", texts[60:80])):
+        rows = pa.array(range(len(part)), pa.int64())
+        topics = pa.array([index % 3 for index in range(len(part))], pa.int32())
+        words = [text.split() for text in part]
+        tags = pa.array([[int(word in ("good", "bad")) for word in line] for line in words], pa.list_(pa.int32()))
+        tables = {
+            "topics": pa.table({"row": rows, "text": part, "label": topics}),
+            "entities": pa.table({"row": rows, "tokens": pa.array(words, pa.list_(pa.string())), "tags": tags}),
+        }
+        for name, table in tables.items():
+            (folder / name / split).mkdir(parents=True)
+            pq.write_table(table, folder / name / split / "part-00000.parquet")
+
+
+@pytest.fixture(scope="session")
+def tiny_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of two other tasks, topics and entities, as `validate` writes it."""
+    folder = tmp_path_factory.mktemp("other") / "tasks"
+    write_tasks(folder, [text for text, _ in make_texts(80, seed=1)])
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random encoder with three layers."""
     return save_tiny_encoder(tmp_path_factory.mktemp("model") / "base_model")
+
+
+@pytest.fixture(scope="session")
+def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small random encoder with six layers, 24 wide, as the examples expect them."""
+    return save_tiny_encoder(tmp_path_factory.mktemp("model") / "base_model", layers=6, width=24)
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +153,8 @@ def tiny_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_split(folder / "test", rows[144:184])
     write_split(folder / "unlabelled", [(text, None) for text, _ in rows[184:]])
     (folder / "schema.json").write_text('{"labels": ["negative", "positive"], "groups": ["a", "b"]}')
+    (folder / "tasks").mkdir()
+    (folder / "tasks" / "tasks.json").write_text("{}")
     return folder
 
 

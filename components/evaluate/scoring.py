@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +14,13 @@ import pyarrow.parquet as pq
 import torch
 
 from components.errors import UserError
-from components.ml.metrics import softmax
-from components.ml.scoring import label_names, load_classifier, predict_logits
-from components.params import Runtime
+from components.ml.models.scoring import label_names, load_classifier, predict_logits
+from components.ml.statistics.metrics import softmax
+from components.params.stages import Runtime
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 ROWS_AT_ONCE = 8192
 
@@ -79,8 +84,8 @@ def score(
             writer.write_table(_table(batch, predicted[-1], logits, schema))
     return Scored(
         class_names=class_names,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        megabytes=sum(path.stat().st_size for path in model_folder.glob("*.safetensors")) / 1e6,
+        parameters=_parameters(model),
+        megabytes=sum(path.stat().st_size for path in model_folder.rglob("*.safetensors")) / 1e6,
         predictions=np.concatenate(predicted),
         confidence=np.concatenate(confidence),
     )
@@ -108,6 +113,11 @@ def common_classes(scored: dict[str, Scored], labels: np.ndarray) -> list[str]:
             "model",
         )
     return names
+
+
+def _parameters(model: PreTrainedModel | PeftModel) -> int:
+    """How many parameters compute the logits; peft also holds the ones that a trained head took the place of."""
+    return sum(weight.numel() for name, weight in model.named_parameters() if ".original_module." not in name)
 
 
 def _shards(folder: Path) -> list[Path]:

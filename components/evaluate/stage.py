@@ -1,18 +1,26 @@
-"""Scores the teacher, both students and the LoRA student on the same frozen test rows."""
+"""Scores the teacher, the students and the fine-tunes, those of other seeds too, on the same frozen test rows."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from components.evaluate.scoring import Rows, Scored, common_classes, read_rows, score
 from components.evaluate.summary import reliability, summarise
 from components.evaluate.tables import read_history, write_tables
-from components.ml.device import use_device
-from components.ml.metrics import confusion_matrix
-from components.params import Evaluate, Runtime
+from components.ml.models.device import use_device
+from components.ml.statistics.metrics import confusion_matrix
+from components.params.stages import Evaluate, Runtime
 from components.plots import draw
+
+DIRECT = "lora_without_distillation"
+OF_A_SEED = ("student_without_distillation", "student", DIRECT, "lora")
+"""The models that ``controls`` trains again with other seeds; DIRECT only where it was asked for."""
 
 
 def run(
@@ -22,13 +30,14 @@ def run(
     student: Path,
     student_without_distillation: Path,
     lora: Path,
+    controls: Path,
     runtime: Runtime,
     max_length: int,
     settings: Evaluate,
     target_group: str,
     output: Path,
 ) -> None:
-    """Write metrics.json, predictions/MODEL.parquet and plots/ under ``output``.
+    """Write metrics.json, predictions/MODEL.parquet, predictions/seeds/SEED/MODEL.parquet and plots/ under ``output``.
 
     Raises:
         UserError: there are no test rows, or the models and the data differ in their classes.
@@ -37,30 +46,50 @@ def run(
         "teacher": teacher,
         "student_without_distillation": student_without_distillation,
         "student": student,
+        **({DIRECT: controls / "direct"} if (controls / "direct").exists() else {}),
         "lora": lora,
     }
     use_device(runtime.device, runtime.threads)
     rows = read_rows(test)
-    scored = _score_all(test, stages, runtime, max_length, settings.batch_size, output / "predictions")
+    score_one = partial(score, test, runtime=runtime, max_length=max_length, batch_size=settings.batch_size)
+    scored = _score_all(stages, score_one, output / "predictions")
     class_names = common_classes(scored, rows.labels)
-    metrics = summarise(rows, scored, settings, target_group)
+    by_seed = _by_seed(scored, controls, rows.labels, score_one, output / "predictions/seeds")
+    metrics = summarise(rows, scored, by_seed, settings, target_group)
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
     (output / "metrics.json").write_text(text + "\n", encoding="utf-8")
     _write_plots(output / "plots", metrics["models"], stages, scored, rows, class_names, settings.calibration_bins)
 
 
 def _score_all(
-    test: Path, stages: dict[str, Path], runtime: Runtime, max_length: int, batch_size: int, predictions: Path
+    stages: dict[str, Path], score_one: Callable[[Path, Path], Scored], predictions: Path, seed: str = ""
 ) -> dict[str, Scored]:
-    predictions.mkdir()
+    predictions.mkdir(parents=True)
     scored = {}
     for name, folder in stages.items():
-        target = predictions / f"{name}.parquet"
-        scored[name] = score(
-            test, folder / "model", target, runtime=runtime, max_length=max_length, batch_size=batch_size
-        )
-        print(f"{name}: {len(scored[name].predictions)} test rows scored", flush=True)
+        scored[name] = score_one(folder / "model", predictions / f"{name}.parquet")
+        print(f"{name}{seed}: {len(scored[name].predictions)} test rows scored", flush=True)
     return scored
+
+
+def _by_seed(
+    scored: dict[str, Scored],
+    controls: Path,
+    labels: np.ndarray,
+    score_one: Callable[[Path, Path], Scored],
+    predictions: Path,
+) -> dict[int, dict[str, np.ndarray]]:
+    """What the models of each seed predicted right, the main seed's first; of the others that alone is kept."""
+    ran = json.loads((controls / "controls.json").read_text(encoding="utf-8"))
+    models = {name: model for name, model in scored.items() if name in OF_A_SEED}
+    found = {ran["seed"]: {name: model.predictions == labels for name, model in models.items()}}
+    for seed in ran["seeds"]:
+        folder = controls / "seeds" / str(seed)
+        of_seed = f" of seed {seed}"
+        again = _score_all({name: folder / name for name in models}, score_one, predictions / str(seed), of_seed)
+        common_classes(scored | {f"{name}{of_seed}": model for name, model in again.items()}, labels)
+        found[seed] = {name: model.predictions == labels for name, model in again.items()}
+    return found
 
 
 def _write_plots(

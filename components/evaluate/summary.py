@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from components.evaluate.gains import Right, gains
 from components.evaluate.scoring import Rows, Scored
-from components.ml import bootstrap, metrics
-from components.params import Bootstrap, Evaluate
+from components.ml.statistics import bootstrap, metrics
+from components.params.stages import Bootstrap, Evaluate
 
 DIFFERENCES = (
     ("student", "teacher"),
@@ -62,8 +64,18 @@ class Sample:
         return list(bootstrap.percentile_interval(draws, self.confidence))
 
 
-def summarise(rows: Rows, scored: dict[str, Scored], settings: Evaluate, target_group: str) -> dict[str, Any]:
-    """All of metrics.json."""
+def summarise(
+    rows: Rows, scored: dict[str, Scored], by_seed: Mapping[int, Right], settings: Evaluate, target_group: str
+) -> dict[str, Any]:
+    """All of metrics.json.
+
+    Args:
+        rows: the test rows.
+        scored: the models that are compared one by one.
+        by_seed: what the students and fine-tunes of each seed got right, the first seed's being those of ``scored``.
+        settings: of the bootstrap and the calibration.
+        target_group: the group of the fine-tune, or ``all``.
+    """
     everything = Sample(rows, scored, np.ones(len(rows.labels), dtype=bool), settings.bootstrap)
     groups = {
         name: Sample(rows, scored, rows.groups == code, settings.bootstrap)
@@ -76,6 +88,7 @@ def summarise(rows: Rows, scored: dict[str, Scored], settings: Evaluate, target_
             | {"groups": {group: sample.difference(name, other) for group, sample in groups.items()}}
             for name, other in DIFFERENCES
         },
+        "gains": gains(rows, by_seed, settings.bootstrap, target_group),
         "rows": len(rows.labels),
         "documents": everything.documents,
         "target_group": target_group,

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from components.ml.metrics import Reliability
+from components.ml.statistics.metrics import Reliability
 
 # dvc's confusion template counts lines in the browser; more lines than this would only make the page slow.
 CONFUSION_LINES = 20_000
+# dvc.yaml names these too, and `dvc plots` complains of a file that isn't there: without the model it has no lines.
+OPTIONAL = ("lora_without_distillation",)
 
 
 def read_history(stage: Path) -> list[dict[str, Any]]:
@@ -45,14 +47,15 @@ def write_tables(
         class_names: names of the classes, in order.
     """
     _write(folder / "groups.csv", ("model", "group", "accuracy", "low", "high", "rows"), _group_lines(models))
-    for name in models:
-        lines = _confusion_lines(confusions[name], class_names)
+    for name in dict.fromkeys([*models, *OPTIONAL]):
+        there, history = name in models, histories.get(name, [])
+        lines = _confusion_lines(confusions[name], class_names) if there else ()
         _write(folder / "confusion" / f"{name}.csv", ("actual", "predicted"), lines)
-        lines = _reliability_lines(curves[name])
+        lines = _reliability_lines(curves[name]) if there else ()
         _write(folder / "reliability" / f"{name}.csv", ("confidence", "accuracy", "rows"), lines)
-        lines = _history_lines(histories[name], ("phase", "step", "loss"))
+        lines = _history_lines(history, ("phase", "step", "loss"))
         _write(folder / "training" / f"{name}.csv", ("phase", "step", "loss"), lines)
-        lines = _history_lines(histories[name], ("phase", "step", "eval_loss", "eval_accuracy"))
+        lines = _history_lines(history, ("phase", "step", "eval_loss", "eval_accuracy"))
         _write(folder / "validation" / f"{name}.csv", ("phase", "step", "loss", "accuracy"), lines)
 
 

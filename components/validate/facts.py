@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from components.errors import UserError
-from components.params import Data
+from components.params.data import Data
 from components.validate.shards import write_shards
 
 MOST_LABELS = 1000
@@ -41,6 +41,7 @@ FACTS = pa.schema(
         pa.field("document_in_validation", pa.bool_()),
         pa.field("truncated", pa.bool_()),
         pa.field("set_aside", pa.bool_()),
+        pa.field("near_duplicate", pa.bool_()),
         pa.field("used", pa.bool_()),
     ]
 )
@@ -77,12 +78,13 @@ def known_labels(database: duckdb.DuckDBPyConnection, data: Data) -> list[str]:
 
 
 def compute_facts(database: duckdb.DuckDBPyConnection, labels: Sequence[str], max_length: int) -> None:
-    """Make the table ``facts`` (columns of ``FACTS``) from the view ``measured`` and the table ``placed``.
+    """Make the table ``facts`` (columns of ``FACTS``) from ``measured`` and the tables ``placed`` and ``near``.
 
     Flags of duplicates mark all but the first occurrence within a split, those of normalised texts
     (``duplicate``) include the exact ones. ``stands_in_*`` marks a row whose normalised text also stands in
     that held-out split, ``document_in_*`` one whose document does. Missing and blank texts are neither duplicates
-    nor leaks. ``set_aside`` marks pool rows that a split made here keeps out, ``used`` those of the canonical splits.
+    nor leaks. ``set_aside`` marks pool rows that a split made here keeps out, ``near_duplicate`` those that nearly
+    repeat a test row, ``used`` those of the canonical splits.
     """
     database.execute(
         "CREATE TABLE labels AS SELECT unnest($names) AS label, unnest(range(len($names))) AS index",
@@ -90,7 +92,8 @@ def compute_facts(database: duckdb.DuckDBPyConnection, labels: Sequence[str], ma
     )
     database.execute("""
         CREATE TABLE drawn AS
-        SELECT split, set_aside, measured.* EXCLUDE (text), text IS NULL AS missing_text,
+        SELECT split, set_aside, split = 'unlabelled' AND row IN (SELECT row FROM near) AS near_duplicate,
+               measured.* EXCLUDE (text), text IS NULL AS missing_text,
                split <> 'unlabelled' AND label IS NULL AS missing_label,
                label IS NOT NULL AND label NOT IN (SELECT label FROM labels) AS unknown_label
         FROM measured JOIN placed USING (source, row)
@@ -119,7 +122,8 @@ _FACTS = """
             AS document_in_validation,
         tokens > $max_length AS truncated,
         set_aside,
-        NOT (set_aside OR missing_text OR missing_label OR unknown_label) AS used
+        near_duplicate,
+        NOT (set_aside OR near_duplicate OR missing_text OR missing_label OR unknown_label) AS used
     FROM drawn
     WINDOW forms AS (PARTITION BY split, same_form ORDER BY row),
            same AS (PARTITION BY split, same_form)
@@ -166,6 +170,7 @@ def summary(database: duckdb.DuckDBPyConnection, max_length: int) -> dict[str, A
         "used": _counts(database, "count(*) FILTER (used)"),
         "set_aside": _counts(database, "count(*) FILTER (set_aside)"),
         "duplicates_exact": _counts(database, "count(*) FILTER (duplicate_exact)"),
+        "near_duplicates": _counts(database, "count(*) FILTER (near_duplicate)"),
         "classes": _table(database, "label"),
         "groups": _table(database, '"group"'),
         "tokens": {

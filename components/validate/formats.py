@@ -1,4 +1,4 @@
-"""Records of one CSV, TSV, JSON lines or Parquet file, streamed, every value as text."""
+"""Records of one CSV, TSV, JSON lines or Parquet file, streamed, every value as text or as it stands there."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet
 
 Record = list[str | None]
+Values = list[Any]
 Columns = Sequence[str | None]  # None takes no column: its values are all null
 
 EXTENSIONS = {".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSON lines", ".ndjson": "JSON lines", ".parquet": "Parquet"}
@@ -64,7 +65,16 @@ def records(path: Path, columns: Columns) -> Iterator[Record]:
     Raises:
         UserError: a row that is malformed or not UTF-8; names the file, the line and what was expected.
     """
-    return _FORMATS[kind_of(path)][1](path, columns)
+    return _FORMATS[kind_of(path)][1](path, columns, as_text)
+
+
+def values(path: Path, columns: Columns) -> Iterator[Values]:
+    """Like ``records``, but lists, mappings and numbers stay what they are in JSON lines and Parquet.
+
+    Raises:
+        UserError: as of ``records``.
+    """
+    return _FORMATS[kind_of(path)][1](path, columns, _as_value)
 
 
 def count_rows(path: Path) -> int:
@@ -136,6 +146,8 @@ def _unquoted(field: str) -> str:
 
 
 _Rows = Callable[[Path], Iterator[tuple[int, list[str]]]]
+_Convert = Callable[[Any], Any]
+_Reader = Callable[[Path, Columns, _Convert], Iterator[Values]]
 
 
 def _header(rows: _Rows) -> Callable[[Path], list[str]]:
@@ -145,8 +157,8 @@ def _header(rows: _Rows) -> Callable[[Path], list[str]]:
     return names
 
 
-def _table_records(rows: _Rows) -> Callable[[Path, Columns], Iterator[Record]]:
-    def read(path: Path, columns: Columns) -> Iterator[Record]:
+def _table_records(rows: _Rows) -> _Reader:
+    def read(path: Path, columns: Columns, _: _Convert) -> Iterator[Values]:
         found = rows(path)
         names = next(found, (0, []))[1]
         places = [names.index(name) if name in names else None for name in columns]
@@ -182,12 +194,12 @@ def _json_keys(path: Path) -> list[str]:
     return list(dict.fromkeys(itertools.chain.from_iterable(first)))
 
 
-def _json_records(path: Path, columns: Columns) -> Iterator[Record]:
+def _json_records(path: Path, columns: Columns, convert: _Convert) -> Iterator[Values]:
     for found in _json_objects(path):
-        yield [None if name is None else _as_text(found.get(name)) for name in columns]
+        yield [None if name is None else convert(found.get(name)) for name in columns]
 
 
-def _as_text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
     """A value of any type as text; null and NaN (pandas' null) as None."""
     if value is None or value != value:
         return None
@@ -196,6 +208,15 @@ def _as_text(value: Any) -> str | None:
     if isinstance(value, bytes):
         return value.decode("utf-8")
     return json.dumps(value, ensure_ascii=False, default=str).strip('"')
+
+
+def _as_value(value: Any) -> Any:
+    """Text as ``as_text`` gives it, in a list or mapping too, null and NaN as None, all else as it stands."""
+    if isinstance(value, list):
+        return [as_text(item) if isinstance(item, str | bytes) else item for item in value]
+    if isinstance(value, dict):
+        return {as_text(key): item for key, item in value.items()}
+    return as_text(value) if isinstance(value, str | bytes) or value != value else value
 
 
 @contextlib.contextmanager
@@ -222,24 +243,24 @@ def _parquet_names(path: Path) -> list[str]:
         return list(file.schema_arrow.names)
 
 
-def _parquet_records(path: Path, columns: Columns) -> Iterator[Record]:
+def _parquet_records(path: Path, columns: Columns, convert: _Convert) -> Iterator[Values]:
     row = 0
     with _parquet(path) as file:
         present = [name for name in columns if name is not None and name in file.schema_arrow.names]
         for batch in file.iter_batches(_BATCH, columns=present):
             try:
-                values = {name: [_as_text(value) for value in batch.column(name).to_pylist()] for name in present}
+                found = {name: [convert(value) for value in batch.column(name).to_pylist()] for name in present}
             except UnicodeDecodeError as error:
                 where = f"rows {row} to {row + batch.num_rows - 1} (counted from 0)"
                 raise UserError(
                     f"{path} is not UTF-8: {where}: {error}.", "Write the columns as UTF-8 text.", "data"
                 ) from None
             for index in range(batch.num_rows):
-                yield [values[name][index] if name in values else None for name in columns]
+                yield [found[name][index] if name in found else None for name in columns]
             row += batch.num_rows
 
 
-_FORMATS: dict[str, tuple[Callable[[Path], list[str]], Callable[[Path, Columns], Iterator[Record]]]] = {
+_FORMATS: dict[str, tuple[Callable[[Path], list[str]], _Reader]] = {
     "CSV": (_header(_csv_rows), _table_records(_csv_rows)),
     "TSV": (_header(_tsv_rows), _table_records(_tsv_rows)),
     "JSON lines": (_json_keys, _json_records),

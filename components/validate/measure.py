@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.params import Data
+from components.params.data import Data
 from components.text import looks_damaged, normalise
 from components.validate.reading import Rows, read_rows
 
@@ -51,7 +51,7 @@ def _measured(source: str, rows: Rows, count_tokens: Callable[[Sequence[str]], l
         "row": range(rows.first, rows.first + count),
         **rows.values,
         "same_text": [_digest(text) if text.strip() else None for text in texts],
-        "same_form": [_form(text) if text.strip() else None for text in texts],
+        "same_form": [form_digest(text) if text.strip() else None for text in texts],
         "characters": [len(text) for text in texts],
         "tokens": count_tokens(texts),
         "blank": blank,
@@ -60,7 +60,7 @@ def _measured(source: str, rows: Rows, count_tokens: Callable[[Sequence[str]], l
     return pa.RecordBatch.from_pydict({name: list(values) for name, values in columns.items()}, schema=MEASURED)
 
 
-def _form(text: str) -> bytes:
+def form_digest(text: str) -> bytes:
     """The digest of the normalised text; a text that normalises to nothing is compared as it stands."""
     form = normalise(text)
     return _digest("form:" + form) if form else _digest("text:" + text)

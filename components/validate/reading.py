@@ -1,18 +1,20 @@
-"""The user's files as rows of text, label, group and document; every fault of a file is one readable message."""
+"""The user's files as rows of named values; every fault of a file is one readable message."""
 
 from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from components.errors import UserError
-from components.params import Data
-from components.validate.formats import Record, column_names, kind_of, records
+from components.ml.models.folders import check_folder
+from components.params.data import Data
+from components.validate.formats import Columns, column_names, kind_of, records, values
+from components.validate.tables import Table, split_table, tables
 
-ROLES = ("text", "label", "group", "document")
 BATCH_ROWS = 4096
 
 
@@ -21,21 +23,24 @@ class Rows:
     """Some consecutive rows of a source: the first one's number and the values by role."""
 
     first: int
-    values: dict[str, list[str | None]]
+    values: dict[str, list[Any]]
 
 
 def check_files(data: Data, root: Path = Path()) -> None:
     """Check all that can be known from names, headers and first rows; reads no file to its end.
 
     Raises:
-        UserError: a file that is missing, empty, of an unknown or mixed format, or lacks a column.
+        UserError: a file that is missing, empty, of an unknown or mixed format, or lacks a column (kind data),
+            or a folder of ``data.models`` that holds no model that fits (kind parameters).
     """
-    for source, name in data.files.items():
-        paths = shards(root / name)
+    for table in tables(data, root):
+        paths = shards(table.path)
         for path in paths:
-            _columns(path, source, data)
+            _columns(path, table)
         if not any(next(records(path, []), None) is not None for path in paths):
-            raise _no_rows(root / name, source)
+            raise _no_rows(table)
+    for name, folder in data.models.items():
+        check_folder(root / folder, data.max_length, f"data.models.{name}")
 
 
 def read_rows(data: Data, source: str, root: Path = Path()) -> Iterator[Rows]:
@@ -44,14 +49,28 @@ def read_rows(data: Data, source: str, root: Path = Path()) -> Iterator[Rows]:
     Raises:
         UserError: whatever is wrong with a file; names the file and the line.
     """
+    return _read(split_table(data, source, root), records)
+
+
+def read_values(table: Table) -> Iterator[Rows]:
+    """The rows of a table in batches, in order, their values as they stand in the file; no row where there is none.
+
+    Raises:
+        UserError: whatever is wrong with a file; names the file and the line.
+    """
+    return _read(table, values)
+
+
+def _read(table: Table, read: Callable[[Path, Columns], Iterator[list[Any]]]) -> Iterator[Rows]:
     first = 0
-    path = root / data.files[source]
-    for batch in _batches(path, source, data):
-        columns = zip(*batch, strict=True)
-        yield Rows(first, {role: list(values) for role, values in zip(ROLES, columns, strict=True)})
-        first += len(batch)
+    for shard in shards(table.path):
+        found = read(shard, _columns(shard, table))
+        while batch := list(itertools.islice(found, BATCH_ROWS)):
+            columns = zip(*batch, strict=True)
+            yield Rows(first, {role: list(each) for role, each in zip(table.columns, columns, strict=True)})
+            first += len(batch)
     if first == 0:
-        raise _no_rows(path, source)
+        raise _no_rows(table)
 
 
 def shards(path: Path) -> list[Path]:
@@ -84,41 +103,37 @@ def _contents(folder: Path) -> str:
     return f"{folder} holds {', '.join(names[:20])}{more}." if names else f"{folder} is empty or missing."
 
 
-def _no_rows(path: Path, source: str) -> UserError:
-    leave_out = "" if source == "train" else f", or set data.{source} to null"
-    return UserError(f"{path} is empty: it holds no rows.", f"Give a file with rows{leave_out}.", "data")
+def _no_rows(table: Table) -> UserError:
+    leave_out = "" if table.needed else f", or set {table.key} to null"
+    return UserError(f"{table.path} is empty: it holds no rows.", f"Give a file with rows{leave_out}.", "data")
 
 
-def _batches(path: Path, source: str, data: Data) -> Iterator[list[Record]]:
-    for shard in shards(path):
-        found = records(shard, _columns(shard, source, data))
-        while batch := list(itertools.islice(found, BATCH_ROWS)):
-            yield batch
-
-
-def _columns(path: Path, source: str, data: Data) -> list[str | None]:
+def _columns(path: Path, table: Table) -> list[str | None]:
     """The column of each role, checked to be there; None for a role that has none."""
-    named: dict[str, str | None] = {role: getattr(data.columns, role) for role in ROLES}
-    if source == "unlabelled":
-        named["label"] = None
+    if table.lists and kind_of(path) in ("CSV", "TSV"):
+        raise UserError(
+            f"{path} ({table.key}) must hold lists of tokens and tags, but a {kind_of(path)} file has no lists.",
+            "Give JSON lines or Parquet.",
+            "data",
+        )
     found = column_names(path)
-    for role, column in named.items():
+    for role, column in table.columns.items():
         if column is None:
             continue
-        if column not in found and (source != "unlabelled" or role == "text"):
-            raise _missing_column(path, role, column, found)
+        if column not in found and role not in table.optional:
+            raise _missing_column(path, f"{table.columns_key}.{role}", column, found)
         if found.count(column) > 1:
             raise UserError(f"{path} has {found.count(column)} columns '{column}'.", "Rename one of them.", "data")
-    return list(named.values())
+    return list(table.columns.values())
 
 
-def _missing_column(path: Path, role: str, column: str, found: list[str]) -> UserError:
+def _missing_column(path: Path, key: str, column: str, found: list[str]) -> UserError:
     near = difflib.get_close_matches(column.lower(), {name.lower(): name for name in found}, n=1, cutoff=0.5)
     guess = next((name for name in found if near and name.lower() == near[0]), None)
     listed = ", ".join(f"'{name}'" for name in found[:30])
     return UserError(
-        f"{path} has no column '{column}' (data.columns.{role}); it has {listed or 'none'}."
+        f"{path} has no column '{column}' ({key}); it has {listed or 'none'}."
         + (f" Did you mean '{guess}'?" if guess else ""),
-        "Name the column in data.columns of params.yaml, or give the file that column.",
+        f"Name the column in {key.rpartition('.')[0]} of params.yaml, or give the file that column.",
         "data",
     )

@@ -8,7 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from components.validate.style import CSS
+from components.validate.beside import beside
+from components.validate.style import CSS, table
 
 REPORT = Path("reports/gate")
 
@@ -33,6 +34,7 @@ def render(verdicts: Mapping[str, Any], *, docs: bool = False) -> str:
         "<h2>All rules</h2>" + _rules(verdicts["rules"]),
         *_shares("Classes", verdicts["summary"]["classes"]),
         *_shares("Groups", verdicts["summary"]["groups"]),
+        *beside(verdicts["summary"]),
         "<h2>Lengths in tokens</h2>" + _lengths(verdicts["summary"]),
         _footer(verdicts, docs),
     ]
@@ -88,12 +90,12 @@ def _made(summary: Mapping[str, Any]) -> str:
 def _finding(rule: Mapping[str, Any]) -> str:
     says = "".join(f"<p>{escape(finding['says'])}</p>" for finding in rule["findings"])
     examples = rule["examples"]
-    table = ""
+    shown = ""
     if examples:
         heads = ("File", "Row", "Label", "Tokens", "Text") + (("Like",) if _has_like(examples) else ())
-        table = _table(heads, [_example_cells(example, _has_like(examples)) for example in examples])
+        shown = table(heads, [_example_cells(example, _has_like(examples)) for example in examples])
     return (
-        f'<section class="card verdict {rule["severity"]}"><h3>{escape(rule["rule"])} {_pill(rule)}</h3>{says}{table}'
+        f'<section class="card verdict {rule["severity"]}"><h3>{escape(rule["rule"])} {_pill(rule)}</h3>{says}{shown}'
         "</section>"
     )
 
@@ -130,8 +132,8 @@ def _rules(rules: Sequence[Mapping[str, Any]]) -> str:
                 f"<td>{escape(counts)}</td>",
             ]
         )
-    table = _table(("Rule", "Verdict", "Bound", "Worst", "Rows or classes that break it"), rows)
-    return f'<div class="card">{table}</div>'
+    heads = ("Rule", "Verdict", "Bound", "Worst", "Rows or classes that break it")
+    return f'<div class="card">{table(heads, rows)}</div>'
 
 
 def _pill(rule: Mapping[str, Any]) -> str:
@@ -141,12 +143,6 @@ def _pill(rule: Mapping[str, Any]) -> str:
         return '<span class="pill off">does not apply</span>'
     kind = "passed" if rule["passed"] else rule["severity"]
     return f'<span class="pill {kind}">{kind}</span>'
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _shares(title: str, table: Mapping[str, Mapping[str, int]]) -> Iterable[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from components.params import BalanceRule, Data, RowsRule, Rule, Rules, Severity, ShareRule
+from components.params.data import BalanceRule, Data, RowsRule, Rule, Rules, Severity, ShareRule
 
 LABELLED = ("train", "validation", "test")
 Frame = Literal["rows", "classes", "columns"]

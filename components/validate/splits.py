@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import duckdb
 
-from components.params import Data
+from components.params.data import Data
 
 
 def place_rows(database: duckdb.DuckDBPyConnection, data: Data) -> list[str]:

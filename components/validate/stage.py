@@ -11,8 +11,9 @@ from typing import Any
 import duckdb
 
 from components.errors import UserError
-from components.ml.folders import check_folder
-from components.params import Data, Validate
+from components.ml.models.folders import check_folder
+from components.params.data import Data, Validate
+from components.validate.beside import covered, doubts, near_line, seen_in_test
 from components.validate.database import connect
 from components.validate.facts import (
     SPLITS,
@@ -24,12 +25,16 @@ from components.validate.facts import (
     write_splits,
 )
 from components.validate.formats import column_names
+from components.validate.judgements import read_judgements, write_judgements
 from components.validate.measure import measure
 from components.validate.messages import failed, lines
+from components.validate.models import digests
+from components.validate.near import examples_of_near, find_near
 from components.validate.reading import check_files, shards
 from components.validate.report import REPORT, write_report
 from components.validate.rules import Context, build_checks
 from components.validate.splits import place_rows
+from components.validate.tasks import write_tasks
 from components.validate.tokens import token_counter
 from components.validate.verdicts import Frames, judge
 
@@ -42,7 +47,8 @@ def run(*, data_folder: Path, base_model: Path, data: Data, settings: Validate, 
         base_model: the folder whose tokenizer counts the tokens.
         data: the files, their columns and the rule of the splits.
         settings: the gate's rules.
-        output: gets train/, validation/, test/, unlabelled/, facts/, schema.json and gate.json.
+        output: gets train/, validation/, test/, unlabelled/, tasks/, judgements/, facts/, schema.json, folders.json
+            and gate.json.
 
     The report goes to ``reports/gate`` in any case.
 
@@ -59,12 +65,17 @@ def run(*, data_folder: Path, base_model: Path, data: Data, settings: Validate, 
         with connect(measured, Path(scratch) / "spill") as database:
             labels = known_labels(database, data)
             made = place_rows(database, data)
+            find_near(database, data.near_duplicate, Path(scratch))
             compute_facts(database, labels, data.max_length)
+            about = _about(data, made) | _beside(database, data, data_folder.parent, labels, Path(scratch))
             verdicts = _gate(database, data_folder.parent, data, settings, labels)
-            verdicts["summary"] = summary(database, data.max_length) | _about(data, made)
+            verdicts["summary"] = summary(database, data.max_length) | about
             write_report(verdicts, REPORT)
             _stop_or_warn(verdicts)
-            _write(database, labels, verdicts, output)
+            (Path(scratch) / "tasks").rename(output / "tasks")
+            folders = digests(data.models, data_folder.parent)
+            _write(database, labels, {"gate.json": verdicts, "folders.json": folders}, output)
+    _tell(verdicts["summary"])
 
 
 def _gate(
@@ -90,6 +101,30 @@ def _about(data: Data, made: list[str]) -> dict[str, Any]:
     }
 
 
+def _beside(
+    database: duckdb.DuckDBPyConnection, data: Data, root: Path, labels: list[str], scratch: Path
+) -> dict[str, Any]:
+    """What the gate tells beside its rules; what is to be written stands in ``scratch``/tasks and in the database."""
+    return {
+        "near": _near(database, data),
+        "tasks": write_tasks(database, data, root, scratch, scratch / "tasks"),
+        "judgements": read_judgements(database, data, root, labels, scratch),
+        "models": dict(sorted(data.models.items())),
+    }
+
+
+def _near(database: duckdb.DuckDBPyConnection, data: Data) -> dict[str, Any] | None:
+    if data.near_duplicate is None or data.unlabelled is None:
+        return None
+    ((rows, of),) = database.execute(
+        "SELECT count(*) FILTER (near_duplicate), count(*) FROM facts WHERE split = 'unlabelled' AND NOT set_aside"
+    ).fetchall()
+    examples = examples_of_near(database)
+    for example in examples:
+        example["like"]["file"] = data.files[example["like"].pop("source")]
+    return {"rows": rows, "of": of, "least": data.near_duplicate, "file": data.unlabelled, "examples": examples}
+
+
 def _stop_or_warn(verdicts: dict[str, Any]) -> None:
     for verdict in failed(verdicts["rules"], "warning"):
         for line in lines(verdict):
@@ -106,10 +141,27 @@ def _stop_or_warn(verdicts: dict[str, Any]) -> None:
         )
 
 
-def _write(database: duckdb.DuckDBPyConnection, labels: list[str], verdicts: dict[str, Any], output: Path) -> None:
+def _write(
+    database: duckdb.DuckDBPyConnection, labels: list[str], contents: dict[str, dict[str, Any]], output: Path
+) -> None:
     rows = write_splits(database, output)
     write_facts(database, output / "facts")
+    write_judgements(database, output / "judgements")
     schema = {"labels": labels, "groups": groups_of_training(database), "rows": rows}
-    for name, content in {"schema.json": schema, "gate.json": verdicts}.items():
+    for name, content in ({"schema.json": schema} | contents).items():
         (output / name).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     print(f"{len(labels)} classes; rows: " + ", ".join(f"{split} {count:,}" for split, count in rows.items()))
+
+
+def _tell(summary: dict[str, Any]) -> None:
+    """Print what isn't in the rules."""
+    near, judgements, tasks = summary["near"], summary["judgements"], summary["tasks"]
+    if near and near["rows"]:
+        print(near_line(near))
+    for name, task in tasks.items():
+        rows = ", ".join(f"{split} {count:,}" for split, count in task["rows"].items())
+        print(f"task {name}: {len(task['labels'])} labels; rows: {rows}")
+    if judgements:
+        print(covered(judgements))
+    for line in (*seen_in_test(tasks), *doubts(judgements or {})):
+        print(f"warning: {line}")

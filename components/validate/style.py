@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from html import escape
+
 CSS = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5d6878; --line: #dfe4ea; --page: #f5f6f8; --card: #fff;
   --good: #1a7f4b; --warn: #a05a00; --bad: #b3261e; --bar: #3d6fb4; }
@@ -33,3 +36,10 @@ svg { width: 100%; height: auto; display: block; } svg rect { fill: var(--bar); 
 svg text { fill: var(--soft); font-size: 11px; } svg line { stroke: var(--bad); stroke-dasharray: 4 3; }
 code { font-size: .9em; } a { color: var(--bar); }
 """
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table with the names of its columns, which are escaped here, and rows of ready cells."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from components.ml.folders import no_tokenizer
+from components.ml.models.folders import no_tokenizer
 
 
 def token_counter(folder: Path) -> Callable[[Sequence[str]], list[int]]:

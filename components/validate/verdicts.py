@@ -14,7 +14,7 @@ from components.validate.rules import Check, Context, Outcome, bound, rule_setti
 if TYPE_CHECKING:
     import pandas as pd
 
-    from components.params import Rule, Rules
+    from components.params.data import Rule, Rules
 
 EXAMPLES = 10
 SHORT = 160  # characters of an example's text

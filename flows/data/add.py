@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.errors import UserError, disk_full
-from components.ml.folders import check_folder
+from components.ml.models.folders import check_folder
 from components.validate.formats import EXTENSIONS, column_names, count_rows
 from components.validate.reading import shards
 from flows.data.suggest import suggest_section

@@ -55,7 +55,7 @@ def suggest_section(paths: Sequence[Path], unlabelled: Path | None = None) -> st
     pairs = ", ".join(f"{role}: {_plain(column)}" for role, column in columns.items())
     doubt = f"guessed: check {' and '.join(guessed)}; " if guessed else ""
     lines.append(f"  columns: {{{pairs}}}  # {doubt}found: {', '.join(map(_plain, found))}")
-    section = ["data:", *lines, "  labels: null", "  max_length: 128", ""]
+    section = ["data:", *lines, "  labels: null", "  max_length: 128", "  models: {}", ""]
     return "\n".join([*section, *_other_sections(models, columns["group"])])
 
 

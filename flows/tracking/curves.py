@@ -8,14 +8,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.tracking.record import metric_name
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
 Seen = set[tuple[str, int]]
-_TRAINING = {name: f"train/{name}" for name in ("loss", "learning_rate", "grad_norm", "epoch")}
-_VALIDATION = {"eval_loss": "validation/loss", "eval_accuracy": "validation/accuracy"}
-_NAMES = _TRAINING | _VALIDATION
+_TRAINING = ("loss", "learning_rate", "grad_norm", "epoch")
+_MEASURED = "eval_"  # how the Trainer begins the names of what it measures on the validation rows
+_CURVES = ("train/", "validation/")
 _BATCH = 1000  # MLflow's limit for one call
 
 
@@ -26,7 +28,7 @@ def read(history: Path) -> list[dict[str, Any]]:
 
 def logged(client: MlflowClient, run_id: str) -> Seen:
     """Which points of the curves a run has."""
-    names = set(client.get_run(run_id).data.metrics) & set(_NAMES.values())
+    names = [name for name in client.get_run(run_id).data.metrics if name.startswith(_CURVES)]
     return {(name, metric.step) for name in names for metric in client.get_metric_history(run_id, name)}
 
 
@@ -44,8 +46,16 @@ def _points(lines: Iterable[Mapping[str, Any]]) -> list[Metric]:
 
     now = int(time.time() * 1000)
     return [
-        Metric(_NAMES[key], float(value), now, int(line["step"]))
+        Metric(name, float(line[key]), now, int(line["step"]))
         for line in lines
-        for key, value in line.items()
-        if key in _NAMES and value is not None and not ("eval_loss" in line and key == "epoch")
+        for key, name in _curves_of(line).items()
+        if line[key] is not None
     ]
+
+
+def _curves_of(line: Mapping[str, Any]) -> dict[str, str]:
+    """The keys of a line that are points of a curve, and the curves' names; ``eval_TASK/NAME`` is of another task."""
+    measured = {key: key.removeprefix(_MEASURED).split("/") for key in line if key.startswith(_MEASURED)}
+    if measured:  # the epoch of a validation is told by the last line of its training
+        return {key: "/".join(["validation", *map(metric_name, parts)]) for key, parts in measured.items()}
+    return {key: f"train/{key}" for key in _TRAINING if key in line}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CODE = Path(__file__).with_name("pyfunc_model.py")
 LENGTH = "stillhouse.max_length"  # what the model's code cuts texts to
 _LIBRARIES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas")
+_WITH_ADAPTER = (*_LIBRARIES, "peft")
 _ROWS_TO_CHECK = 64
 _TOLERANCE = 1e-4  # the padding of a batch moves float32 logits by some 1e-6
 
@@ -77,6 +78,7 @@ def save(path: Path, folder: Path, max_length: int, logged: LoggedModel, run_id:
     import mlflow.pyfunc
     from mlflow.models import Model
 
+    libraries = _WITH_ADAPTER if (folder / "adapter").is_dir() else _LIBRARIES
     mlflow.pyfunc.save_model(
         str(path),
         python_model=str(CODE),
@@ -85,7 +87,7 @@ def save(path: Path, folder: Path, max_length: int, logged: LoggedModel, run_id:
         mlflow_model=Model(
             artifact_path=logged.artifact_location, model_uuid=logged.model_id, model_id=logged.model_id, run_id=run_id
         ),
-        pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in _LIBRARIES],
+        pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in libraries],
         signature=_signature(),
         input_example=["a text", "一段文字"],
     )

@@ -70,7 +70,7 @@ def _describe_parent(client: MlflowClient, run_id: str, record: PipelineRecord) 
         for model in record.models
         for key in _ON_PARENT
         if key in model.metrics
-    }
+    } | dict(record.gains)
     versions = {f"stillhouse.version.{stage}": version for stage, version in record.versions.items()}
     tags = {runs.LOCK: record.lock_digest, runs.NOTE: record.comparison} | versions | _origin(record)
     runs.log_once(client, run_id, metrics, {**record.params, **_origin_params(record)}, tags)

@@ -1,4 +1,6 @@
-"""A text classifier for mlflow.pyfunc: models-from-code, copied beside the weights; needs torch and transformers only.
+"""A text classifier for mlflow.pyfunc: models-from-code, copied beside the weights; needs no code of ours.
+
+It needs torch and transformers, and peft where the model folder has an ``adapter/``.
 
 Input: a list or array of texts, or a table with a column ``text``.
 Output: ``label`` and ``score``; with ``params={"return": "probabilities"}`` or ``"logits"`` one column for each label.
@@ -6,6 +8,7 @@ Output: ``label`` and ``score``; with ``params={"return": "probabilities"}`` or 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,15 +24,12 @@ class TextClassifier(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load weights and tokenizer from the model's own files."""
-        import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoTokenizer
 
         folder = context.artifacts["model"]
         self.max_length = int((context.model_config or {})["max_length"])
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        ).eval()
+        self.model = _load(folder)
         names = self.model.config.id2label
         self.labels = [names[index] for index in range(self.model.config.num_labels)]
 
@@ -68,6 +68,22 @@ class TextClassifier(PythonModel):
             with torch.inference_mode():
                 logits[batch] = self.model(**features).logits.float()
         return logits
+
+
+def _load(folder: str) -> Any:
+    """The model in float32 and evaluation mode, with its prompts where it has some."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+    )
+    adapter = Path(folder) / "adapter"
+    if adapter.is_dir():
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter), torch_device="cpu")
+    return model.eval()
 
 
 def _texts(data: Any) -> list[str]:

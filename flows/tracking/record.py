@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ _SIZE = ("parameters", "megabytes")
 _SPEED = ("latency_p50_ms", "latency_p95_ms", "throughput_per_s")
 _INTERVALS = ("accuracy_ci", "macro_f1_ci")
 _OF_A_GROUP = ("accuracy", "macro_f1")
+_OF_A_PHASE = ("trainable_parameters", "parameters", "rows", "objective")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class PipelineRecord:
     the second identifies the run. ``versions`` maps each stage to its component's version.
     ``files`` maps a path among the run's artifacts to the file or folder to put there.
     ``texts`` is the folder of the test rows (columns row, text); ``comparison`` is Markdown.
+    ``gains`` come from :func:`gain_metrics`.
     """
 
     name: str
@@ -58,6 +61,7 @@ class PipelineRecord:
     models: list[ModelRecord]
     texts: Path
     comparison: str
+    gains: Mapping[str, float] = field(default_factory=dict)
     figures: list[Path] = field(default_factory=list)
     files: Mapping[str, Path] = field(default_factory=dict)
     registered_model: str = "stillhouse"
@@ -86,6 +90,34 @@ def model_metrics(metrics: Mapping[str, Any], benchmark: Mapping[str, Any] | Non
     for group, scores in found.get("groups", {}).items():
         values |= {f"{key}_{metric_name(group)}": scores.get(key) for key in _OF_A_GROUP}
     return {key: float(value) for key, value in values.items() if value is not None}
+
+
+def gain_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What distillation and the fine-tune gained, as metrics of the parent run.
+
+    ``gain_NAME`` with ``_low`` and ``_high``, on all test rows and, as ``gain_NAME_target``, on the target group;
+    and ``seeds``, how many the gains are means over.
+
+    Args:
+        metrics: ``artifacts/evaluate/metrics.json``, parsed.
+    """
+    values: dict[str, float] = {}
+    for name, gain in metrics["gains"].items():
+        for key, found in ((f"gain_{name}", gain), (f"gain_{name}_target", gain.get("target"))):
+            if found:
+                values |= {key: found["accuracy"], f"{key}_low": found["ci"][0], f"{key}_high": found["ci"][1]}
+        values["seeds"] = float(gain["seeds"])
+    return values
+
+
+def phase_params(phases: Path) -> dict[str, str | float | int]:
+    """What each phase trained, as parameters ``phase.NAME.KEY``; none for a model that was taken as it was.
+
+    Args:
+        phases: the stage's ``phases.json``, a list of phases with ``name``.
+    """
+    told = json.loads(phases.read_text(encoding="utf-8")) if phases.exists() else []
+    return {f"phase.{phase['name']}.{key}": phase[key] for phase in told for key in _OF_A_PHASE if key in phase}
 
 
 def metric_name(text: str) -> str:

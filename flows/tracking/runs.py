@@ -22,6 +22,7 @@ NOTE = "mlflow.note.content"
 _PARENT = "mlflow.parentRunId"
 _SOURCE = {"mlflow.source.name": "stillhouse run", "mlflow.source.type": "LOCAL"}
 _LONGEST = {"param": 6000, "tag": 8000}  # MLflow's limits, in characters
+_AT_ONCE = 100  # MLflow's limit of params and of tags in one call
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
@@ -127,7 +128,7 @@ def log_once(
     tags: Mapping[str, str] | None = None,
     **ties: str,
 ) -> None:
-    """Log in one call what the run lacks: params and tags are written once, metrics when their value is new.
+    """Log in few calls what the run lacks: params and tags are written once, metrics when their value is new.
 
     ``ties`` are Metric's ``model_id``, ``dataset_name`` and ``dataset_digest``.
     """
@@ -138,12 +139,12 @@ def log_once(
     named = {metric_name(key): str(value) for key, value in (params or {}).items()}
     new_params = {key: value for key, value in named.items() if key not in data.params}
     new_tags = {key: value for key, value in (tags or {}).items() if key not in data.tags}
-    client.log_batch(
-        run_id,
-        metrics=[Metric(key, value, now, 0, **ties) for key, value in new_metrics.items()],
-        params=[Param(key, value[: _LONGEST["param"]]) for key, value in new_params.items()],
-        tags=[RunTag(key, value[: _LONGEST["tag"]]) for key, value in new_tags.items()],
-    )
+    logged_metrics = [Metric(key, value, now, 0, **ties) for key, value in new_metrics.items()]
+    logged_params = [Param(key, value[: _LONGEST["param"]]) for key, value in new_params.items()]
+    logged_tags = [RunTag(key, value[: _LONGEST["tag"]]) for key, value in new_tags.items()]
+    for start in range(0, max(len(logged_metrics), len(logged_params), len(logged_tags)), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        client.log_batch(run_id, metrics=logged_metrics[part], params=logged_params[part], tags=logged_tags[part])
 
 
 def _same(old: float | None, new: float) -> bool:

@@ -45,7 +45,7 @@ def test_a_component_takes_just_what_the_table_gives(name: str) -> None:
 
 def test_the_code_closure_follows_lazy_imports_but_not_the_launcher() -> None:
     found = {path.relative_to(PACKAGE).as_posix() for path in code_closure("components.distill")}
-    assert {"distill.py", "ml/losses.py", "ml/students.py", "params.py"} <= found
+    assert {"distill.py", "ml/training/losses.py", "ml/models/students.py", "params/phases.py"} <= found
     assert not {"__main__.py", "component.py", "finetune.py"} & found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ import pytest
 from components import plots
 from components.errors import UserError
 from components.evaluate.stage import run
-from components.params import Bootstrap, Evaluate, Runtime
+from components.params.stages import Bootstrap, Evaluate, Runtime
 
 WORDS = ["good", "bad", "film", "not", "plot", "the", "很", "好", "坏", "书", "评", "论"]
 LABELS = ["负面", "正面", "$5 & <$9_x>"]  # the last one is neither markup nor mathematics
 STAGES = ("teacher", "student", "student_without_distillation", "lora")
+DIRECT = "lora_without_distillation"
 HISTORY = [
     {"phase": "general", "step": 10, "loss": 1.1, "learning_rate": 1e-4},
     {"phase": "general", "step": 20, "loss": 0.9, "learning_rate": 5e-5},
@@ -79,7 +81,21 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         lines = [] if stage == "teacher" else HISTORY  # an already tuned teacher was given
         (root / stage / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_rows(root / "test")
-    return {name: root / name for name in (*STAGES, "test")}
+    write_controls(root / "controls")
+    return {name: root / name for name in (*STAGES, "test", "controls")}
+
+
+def write_controls(folder: Path, seeds: tuple[int, ...] = (), direct: bool = False) -> Path:
+    """What the stage `controls` leaves, with models that are all different."""
+    folder.mkdir(parents=True)
+    told = {"seed": 13, "seeds": seeds, "direct_finetune": direct, "direct": "a hash" if direct else None}
+    (folder / "controls.json").write_text(json.dumps(told))
+    names = [name for name in STAGES if name != "teacher"] + [DIRECT] * direct
+    models = [folder / "seeds" / str(seed) / name for seed in seeds for name in names]
+    for number, place in enumerate([*models, *([folder / "direct"] * direct)]):
+        write_model(place / "model", 100 + number)
+        (place / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in HISTORY))
+    return folder
 
 
 def evaluate(inputs: dict[str, Path], output: Path, target_group: str = "新闻", resamples: int = 200) -> dict[str, Any]:
@@ -95,6 +111,14 @@ def evaluate(inputs: dict[str, Path], output: Path, target_group: str = "新闻"
     )
     found: dict[str, Any] = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     return found
+
+
+@pytest.fixture(scope="module")
+def controlled(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation with a direct fine-tune and three seeds in all."""
+    root = tmp_path_factory.mktemp("controlled")
+    evaluate(inputs | {"controls": write_controls(root / "controls", (14, 15), direct=True)}, root / "output")
+    return root / "output"
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +160,73 @@ def test_differences_are_paired_and_given_by_group(metrics: dict[str, Any]) -> N
         for group, part in difference["groups"].items():
             expected = models[first]["groups"][group]["accuracy"] - models[second]["groups"][group]["accuracy"]
             assert part["accuracy"] == pytest.approx(expected)
+
+
+def test_with_one_seed_gains_are_the_differences_and_say_that_no_seed_was_drawn(metrics: dict[str, Any]) -> None:
+    pairs = {"distillation": "student - student_without_distillation", "lora": "lora - student"}
+    assert set(metrics["gains"]) == set(pairs)
+    for name, pair in pairs.items():
+        gain, difference = metrics["gains"][name], metrics["differences"][pair]
+        for found, expected in ((gain, difference), (gain["target"], difference["groups"]["新闻"])):
+            assert found["accuracy"] == found["by_seed"]["13"] == expected["accuracy"]
+            assert found["ci"] == expected["ci"]
+            assert (found["seeds"], found["interval_over"]) == (1, "documents")
+        assert (gain["documents"], gain["target"]["documents"]) == (12, 12)
+
+
+def test_gains_are_means_over_the_seeds_of_paired_differences_on_the_test_rows(controlled: Path) -> None:
+    metrics = json.loads((controlled / "metrics.json").read_text(encoding="utf-8"))
+
+    def right(model: str, seed: int) -> np.ndarray:
+        place = Path(f"{model}.parquet") if seed == 13 else Path("seeds") / str(seed) / f"{model}.parquet"
+        table = pq.read_table(controlled / "predictions" / place)
+        return np.array([said == label for said, label in zip(table["prediction"], table["label"], strict=True)])
+
+    group = pq.read_table(controlled / "predictions/lora.parquet")["group"].to_pylist()
+    target = np.array([name == "新闻" for name in group])
+    for name, (model, other) in {
+        "distillation": ("student", "student_without_distillation"),
+        "lora": ("lora", "student"),
+        "distillation_before_lora": ("lora", DIRECT),
+    }.items():
+        gain = metrics["gains"][name]
+        for found, chosen in ((gain, slice(None)), (gain["target"], target)):
+            each = [np.mean(right(model, seed)[chosen]) - np.mean(right(other, seed)[chosen]) for seed in (13, 14, 15)]
+            assert list(found["by_seed"]) == ["13", "14", "15"]
+            assert list(found["by_seed"].values()) == pytest.approx(each)
+            assert found["accuracy"] == pytest.approx(np.mean(each))
+            assert found["ci"][0] < found["accuracy"] < found["ci"][1]
+            assert (found["seeds"], found["interval_over"]) == (3, "documents and seeds")
+
+
+def test_a_direct_fine_tune_stands_beside_the_others(controlled: Path, metrics: dict[str, Any]) -> None:
+    found = json.loads((controlled / "metrics.json").read_text(encoding="utf-8"))
+    assert [*found["models"]] == ["teacher", "student_without_distillation", "student", DIRECT, "lora"]
+    assert {name: found["models"][name] for name in STAGES} == metrics["models"]
+    assert found["differences"] == metrics["differences"]
+    pictures = {path.stem: path.read_text(encoding="utf-8") for path in (controlled / "plots").glob("*.svg")}
+    assert all("LoRA without distillation" in picture for picture in pictures.values())
+    for path in (controlled / "plots").glob("*/lora_without_distillation.csv"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) > 1
+
+
+def test_tables_of_a_model_that_is_not_there_are_empty_since_dvc_plots_looks_for_them(output: Path) -> None:
+    for kind in ("confusion", "reliability", "training", "validation"):
+        assert len((output / "plots" / kind / f"{DIRECT}.csv").read_text(encoding="utf-8").splitlines()) == 1
+    assert DIRECT not in (output / "plots/groups.csv").read_text(encoding="utf-8")
+
+
+def test_prompts_inside_a_model_folder_count_as_its_size(inputs: dict[str, Path], tmp_path: Path) -> None:
+    from peft import PromptTuningConfig, TaskType, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    base = AutoModelForSequenceClassification.from_pretrained(inputs["student"] / "model")
+    config = PromptTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=4, token_dim=16, num_layers=2)
+    shutil.copytree(inputs["student"], tmp_path / "lora")
+    get_peft_model(base, config).save_pretrained(str(tmp_path / "lora/model/adapter"))
+    found = evaluate(inputs | {"lora": tmp_path / "lora"}, tmp_path / "output")["models"]
+    assert found["lora"]["parameters"] == found["student"]["parameters"] + 4 * 16
+    assert found["lora"]["megabytes"] > found["student"]["megabytes"]
 
 
 def test_predictions_keep_every_row_and_agree_with_the_metrics(
@@ -204,7 +295,9 @@ def test_rows_without_document_keys_and_one_group_work(inputs: dict[str, Path], 
 def test_a_fine_tune_for_all_groups_is_evaluated_like_one_for_a_group(
     inputs: dict[str, Path], metrics: dict[str, Any], tmp_path: Path
 ) -> None:
-    assert evaluate(inputs, tmp_path / "output", target_group="all") == metrics | {"target_group": "all"}
+    found = evaluate(inputs, tmp_path / "output", target_group="all")
+    gains = {name: {key: gain[key] for key in gain if key != "target"} for name, gain in metrics["gains"].items()}
+    assert found == metrics | {"target_group": "all", "gains": gains}
 
 
 def test_a_group_of_one_document_claims_no_certainty(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -232,7 +325,7 @@ def test_a_label_that_no_model_knows_is_refused(inputs: dict[str, Path], tmp_pat
     for seed, stage in enumerate(STAGES):
         write_model(tmp_path / stage / "model", seed, labels=LABELS[:2])
     with pytest.raises(UserError, match="know 2 classes"):
-        evaluate({stage: tmp_path / stage for stage in STAGES} | {"test": inputs["test"]}, tmp_path / "output")
+        evaluate(inputs | {stage: tmp_path / stage for stage in STAGES}, tmp_path / "output")
 
 
 def test_long_labels_are_cut_to_the_room_they_have() -> None:

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from components.errors import UserError
 from components.loader import load_params, load_yaml
-from components.params import Params
+from components.params.project import Params
 
 SAMPLE = Path(__file__).parents[1] / "params.yaml"
 OWN = Path(__file__).parents[2] / "params.yaml"
@@ -38,6 +38,9 @@ def test_the_projects_own_file_is_valid() -> None:
     assert params.get("validate.rules.schema").severity == "error"
 
 
+PHASE = "      on: products\n"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -46,7 +49,7 @@ def test_the_projects_own_file_is_valid() -> None:
         ("epochs: 2,", "epochs: three,", r"teacher.phases.general.epochs: should be a valid number, got 'three'"),
         ("threads: 2", "threads: '2'", r"runtime.threads: should be a valid integer, got '2'"),
         ("threads: 2", "threads: true", r"runtime.threads: should be a valid integer, got True"),
-        ("trainable: all", "trainable: al", r"general.trainable: should be 'all', 'encoder' or 'head', got 'al'"),
+        ("trainable: all", "trainable: al", r"general.trainable: should be 'all' or 'head', got 'al'"),
         ("trainable: all", "trainable: {last_layer: 2}", r"unknown key 'last_layer' .*; did you mean 'last_layers'"),
         ("lora: {r: 8", "lora: {rank: 8", r"unknown key 'rank' in finetune.phases.specific.trainable.lora"),
         ("objective: labels", "objective: label", r"teacher.phases.general.objective: should be"),
@@ -80,13 +83,58 @@ def test_the_projects_own_file_is_valid() -> None:
         (
             "{objective: labels, on: all",
             "{objective: distill, on: all",
-            r"teacher: phases.general.objective: expected labels, got 'distill', which .* only the phases of distill",
+            r"teacher: phases.general.objective: expected mlm or labels, got 'distill', which .* only the phases",
         ),
         (
-            "objective: labels\n      on: products",
-            "objective: distill\n      on: products",
-            r"finetune: phases.specific.objective: expected labels, got 'distill'",
+            PHASE,
+            PHASE + "      sampling: {temperatur: 2}\n",
+            r"unknown key 'temperatur' in finetune.*did you mean 'temperature'",
         ),
+        (PHASE, PHASE + "      sampling: even\n", r"specific.sampling: should be 'proportional', got 'even'"),
+        (
+            PHASE,
+            PHASE + "      sampling: {weights: {topics: 1}}\n",
+            r"sampling.weights must name the phase's tasks \(target\)",
+        ),
+        (PHASE, PHASE + "      tasks: [target, topics]\n", r"specific.tasks names 'topics', which data.tasks lacks"),
+        (
+            PHASE,
+            PHASE + "      optimizer: adamw_tourch\n",
+            r"transformers' optimisers, got 'adamw_tourch'; did you mean 'adamw_",
+        ),
+        (
+            PHASE,
+            PHASE + "      early_stopping: {patence: 2}\n",
+            r"unknown key 'patence' in .*early_stopping; .* 'patience'",
+        ),
+        (PHASE, PHASE + "      schedule: reduce_on_plateau\n      warmup: 0.1\n", r"reduce_on_plateau has no warm-up"),
+        (PHASE, PHASE + "      label_smoothing: 1.0\n", r"specific.label_smoothing: should be less than 1"),
+        (PHASE, PHASE + "      mask: {probability: 2.0}\n", r"specific.mask.probability: should be less than 1"),
+        (
+            "{lora: {r: 8, ",
+            "{gradual: {epochs: 1}}  # ",
+            r"unknown key 'epochs' in .*gradual; did you mean 'epochs_per_layer'",
+        ),
+        ("{lora: {r: 8, ", "{pattern: '('}  # ", r"trainable.pattern: expected a regular expression, got '\('"),
+        (
+            "trainable: all}",
+            "trainable: {prompt_tuning: {}}}",
+            r"prompts can't be merged .* the last phase of finetune",
+        ),
+        (
+            "{layers: 3, take",
+            "{layers: 3, model: small, take",
+            r"expected one of layers, model and config, got layers and",
+        ),
+        ("{layers: 3, take", "{model: smal, take", r"distill.student.model is 'smal', which data.models lacks"),
+        ("{teacher: 1.0}", "{mentor: 1.0}", r"label.teachers names 'mentor', which data.models lacks"),
+        ("source: teachers", "source: judgements", r"label.source is judgements, but data.judgements is null"),
+        (
+            "tasks: {}",
+            "tasks: {target: {type: text-classification, train: data/x}}",
+            r"expected names of letters.* other than teacher, target and mean, got 'target'",
+        ),
+        ("{kind: soft", "{kind: sofd", r"pseudo_labels.kind: should be 'soft', 'hard' or 'none', got 'sofd'"),
         (
             "group: group,",
             "group: null,",

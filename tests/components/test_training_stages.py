@@ -1,4 +1,4 @@
-"""Teacher, label, distill, control and finetune on a tiny model, each called as its stage calls it."""
+"""Teacher, distill, control and finetune on a tiny model, each called as its stage calls it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from components import control, distill, finetune, label, teacher
+from components import control, distill, finetune, teacher
 from components.errors import UserError
-from components.ml.scoring import load_classifier, predict_logits
-from components.params import Distill, Finetune, Label, Phase, Runtime, Student, Teacher
+from components.ml.adapters import saving
+from components.ml.models.scoring import load_classifier, load_plain, predict_logits
+from components.ml.statistics.metrics import softmax
+from components.params.phases import Phase
+from components.params.stages import Distill, Finetune, Runtime, Student, Teacher
 
 COMMON: dict[str, Any] = {"seed": 5, "runtime": Runtime(threads=1), "max_length": 32}
 GENERAL = {"objective": "labels", "epochs": 4, "lr": 5e-3}
@@ -34,21 +38,56 @@ LORA = {"lora": {"r": 2, "alpha": 4, "dropout": 0.1, "targets": ["query", "value
 SPECIFIC = {"objective": "labels", "on": "a", "epochs": 2, "lr": 1e-2, "trainable": LORA}
 
 
+def rows_of(splits: Path) -> dict[str, Path]:
+    """The inputs that every training stage has."""
+    return {name: splits / name for name in ("train", "unlabelled", "validation", "tasks")}
+
+
 def train_teacher(splits: Path, base: Path, output: Path, order: list[str] | None = None, **changes: Any) -> Path:
     output.mkdir(parents=True)
     order = ["general"] if order is None else order
     settings = Teacher.model_validate({"base": "data/base_model", "order": order, "phases": {"general": GENERAL}})
-    inputs = {name: splits / name for name in ("train", "validation")}
     schema = splits / "schema.json"
-    teacher.run(**inputs, schema=schema, base_model=base, settings=settings, output=output, **COMMON | changes)
+    teacher.run(**rows_of(splits), schema=schema, base_model=base, settings=settings, output=output, **COMMON | changes)
     return output
 
 
 def write_logits(splits: Path, teacher_model: Path, output: Path) -> Path:
-    output.mkdir()
-    inputs = {name: splits / name for name in ("train", "unlabelled")}
-    settings = {"runtime": COMMON["runtime"], "max_length": 32, "settings": Label(batch_size=16)}
-    label.run(**inputs, teacher=teacher_model, output=output, **settings)
+    """What the stage `label` leaves."""
+    model, tokenizer = load_classifier(teacher_model)
+    for split in ("train", "unlabelled"):
+        rows = pq.read_table(splits / split)
+        logits = predict_logits(model, tokenizer, rows["text"].to_pylist(), max_length=32)
+        confidence = softmax(logits).max(axis=-1).astype(np.float32)
+        (output / split).mkdir(parents=True)
+        table = pa.table({"row": rows["row"], "logits": list(logits), "confidence": confidence})
+        pq.write_table(table, output / split / "part-00000.parquet")
+    return output
+
+
+def run_distill(splits: Path, made: Mapping[str, Path], output: Path, settings: Distill, **changes: Any) -> Path:
+    output.mkdir(parents=True, exist_ok=True)
+    inputs = {"teacher_logits": made["label"], "teacher": made["teacher"] / "model", "folders": splits / "folders.json"}
+    given = COMMON | {"models": {}} | changes
+    distill.run(**rows_of(splits), **inputs, settings=settings, output=output, **given)
+    return output
+
+
+def run_control(splits: Path, made: Mapping[str, Path], output: Path, settings: Distill, **changes: Any) -> Path:
+    output.mkdir(parents=True, exist_ok=True)
+    parts = {"student": settings.student, "order": settings.order, "phases": settings.phases}
+    inputs = {"teacher": made["teacher"] / "model", "folders": splits / "folders.json"}
+    control.run(**rows_of(splits), **inputs, **parts, output=output, **COMMON | {"models": {}} | changes)
+    return output
+
+
+def run_finetune(splits: Path, made: Mapping[str, Path], output: Path, **settings: Any) -> Path:
+    """The section `finetune` is given by its keys."""
+    output.mkdir(parents=True, exist_ok=True)
+    chosen = Finetune.model_validate({"group": "a", "order": ["specific"], "phases": {"specific": SPECIFIC}} | settings)
+    inputs = {"teacher_logits": made["label"], "teacher": made["teacher"] / "model"}
+    inputs |= {"student": made["distill"] / "model"}
+    finetune.run(**rows_of(splits), **inputs, settings=chosen, output=output, **COMMON)
     return output
 
 
@@ -57,33 +96,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, tiny_spli
     """The outputs of every stage, by name."""
     root = tmp_path_factory.mktemp("stages")
     folders = {"teacher": train_teacher(tiny_splits, tiny_encoder, root / "teacher")}
-    model = folders["teacher"] / "model"
-    folders["label"] = write_logits(tiny_splits, model, root / "label")
-    splits = {name: tiny_splits / name for name in ("train", "validation")}
-    for name in ("distill", "control", "finetune"):
-        folders[name] = root / name
-        folders[name].mkdir()
-    distill.run(
-        **splits,
-        unlabelled=tiny_splits / "unlabelled",
-        teacher_logits=folders["label"],
-        teacher=model,
-        settings=DISTILL,
-        output=folders["distill"],
-        **COMMON,
-    )
-    control.run(
-        **splits,
-        teacher=model,
-        student=DISTILL.student,
-        order=DISTILL.order,
-        phases=DISTILL.phases,
-        output=folders["control"],
-        **COMMON,
-    )
-    settings = Finetune.model_validate({"group": "a", "order": ["specific"], "phases": {"specific": SPECIFIC}})
-    student = folders["distill"] / "model"
-    finetune.run(**splits, student=student, settings=settings, output=folders["finetune"], **COMMON)
+    folders["label"] = write_logits(tiny_splits, folders["teacher"] / "model", root / "label")
+    folders["distill"] = run_distill(tiny_splits, folders, root / "distill", DISTILL)
+    folders["control"] = run_control(tiny_splits, folders, root / "control", DISTILL)
+    folders["finetune"] = run_finetune(tiny_splits, folders, root / "finetune")
     return folders
 
 
@@ -110,6 +126,7 @@ def test_a_tuned_teacher_is_taken_as_it_is(made: Mapping[str, Path], tiny_splits
     taken = train_teacher(tiny_splits, made["teacher"] / "model", tmp_path / "taken", order=[])
     assert weights(taken) == weights(made["teacher"])
     assert (taken / "history.jsonl").read_text() == ""
+    assert json.loads((taken / "phases.json").read_text()) == []
 
 
 def test_a_tuned_teacher_for_other_labels_is_refused(
@@ -125,16 +142,6 @@ def test_a_tuned_teacher_for_other_labels_is_refused(
 def test_a_base_model_without_a_head_is_no_tuned_teacher(tiny_splits: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="classifier"):
         train_teacher(tiny_splits, tiny_encoder, tmp_path / "taken", order=[])
-
-
-@pytest.mark.parametrize("split", ["train", "unlabelled"])
-def test_logits_stand_beside_their_rows(made: Mapping[str, Path], tiny_splits: Path, split: str) -> None:
-    rows = pq.read_table(tiny_splits / split)
-    scored = pq.read_table(made["label"] / split)
-    assert scored["row"].equals(rows["row"])
-    model, tokenizer = load_classifier(made["teacher"] / "model")
-    expected = predict_logits(model, tokenizer, rows["text"].to_pylist(), max_length=32)
-    assert np.allclose(np.array(scored["logits"].to_pylist()), expected, atol=1e-5)
 
 
 def test_a_student_has_fewer_layers_and_the_label_names(made: Mapping[str, Path]) -> None:
@@ -188,11 +195,9 @@ def test_a_fine_tune_for_all_groups_trains_on_every_row(
     made: Mapping[str, Path], tiny_splits: Path, tmp_path: Path
 ) -> None:
     phase = SPECIFIC | {"on": "all", "epochs": 1}
-    settings = Finetune.model_validate({"group": "all", "order": ["specific"], "phases": {"specific": phase}})
-    splits = {name: tiny_splits / name for name in ("train", "validation")}
-    finetune.run(**splits, student=made["distill"] / "model", settings=settings, output=tmp_path, **COMMON)
+    run_finetune(tiny_splits, made, tmp_path, group="all", phases={"specific": phase})
     assert json.loads((tmp_path / "history.jsonl").read_text().splitlines()[0])["total_steps"] == 4  # 120 rows
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "history.jsonl", "model"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "history.jsonl", "model", "phases.json"]
 
 
 @pytest.mark.parametrize("trainable", ["all", SPECIFIC["trainable"]])
@@ -201,11 +206,8 @@ def test_an_adapter_after_other_phases_is_kept_with_the_model_it_belongs_to(
 ) -> None:
     first = SPECIFIC | {"on": "all", "epochs": 1, "trainable": trainable}
     phases = {"general": first, "specific": SPECIFIC}
-    settings = Finetune.model_validate({"group": "a", "order": ["general", "specific"], "phases": phases})
-    splits = {name: tiny_splits / name for name in ("train", "validation")}
-    output = tmp_path / "finetune.partial"
-    output.mkdir()
-    finetune.run(**splits, student=made["distill"] / "model", settings=settings, output=output, **COMMON)
+    order = ["general", "specific"]
+    output = run_finetune(tiny_splits, made, tmp_path / "finetune.partial", order=order, phases=phases)
     named = json.loads((output / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert named == (tmp_path / "finetune" / "base").as_posix()
     base, tokenizer = load_classifier(output / "base")
@@ -234,11 +236,64 @@ def test_an_adapter_that_lost_its_head_is_noticed(
         path = folder / "adapter_model.safetensors"
         save_file({name: value * ("classifier" not in name) for name, value in load_file(path).items()}, path)
 
-    monkeypatch.setattr(finetune, "save_adapter", lose_head)
-    settings = Finetune.model_validate({"group": "a", "order": ["specific"], "phases": {"specific": SPECIFIC}})
-    splits = {name: tiny_splits / name for name in ("train", "validation")}
-    with pytest.raises(RuntimeError, match="differ from the adapter's"):
-        finetune.run(**splits, student=made["distill"] / "model", settings=settings, output=tmp_path, **COMMON)
+    monkeypatch.setattr(saving, "save_adapter", lose_head)
+    with pytest.raises(RuntimeError, match="adapter reads back with logits that differ"):
+        run_finetune(tiny_splits, made, tmp_path)
+
+
+def test_prompts_stay_beside_the_model_that_they_belong_to(
+    made: Mapping[str, Path], tiny_splits: Path, tmp_path: Path
+) -> None:
+    phase = SPECIFIC | {"trainable": {"prompt_tuning": {"tokens": 3}}}
+    output = run_finetune(tiny_splits, made, tmp_path / "finetune.partial", phases={"specific": phase})
+    assert sorted(path.name for path in output.iterdir()) == ["history.jsonl", "model", "phases.json"]
+    assert weights(output) == weights(made["distill"])
+    named = json.loads((output / "model/adapter/adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == (tmp_path / "finetune/model").as_posix()
+    plain, tokenizer = load_plain(made["distill"] / "model")
+    prompted, _ = load_classifier(output / "model")
+    one, other = (predict_logits(model, tokenizer, ["good phone"], max_length=32) for model in (plain, prompted))
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_a_hybrid_fine_tune_learns_from_its_own_groups_pool(
+    made: Mapping[str, Path], tiny_splits: Path, tmp_path: Path
+) -> None:
+    phase = SPECIFIC | {"objective": "distill", "trainable": "all", "epochs": 1}
+    hybrid = run_finetune(tiny_splits, made, tmp_path / "hybrid", phases={"specific": phase})
+    labels = run_finetune(tiny_splits, made, tmp_path / "labels", phases={"specific": phase}, alpha=0.0, beta=1.0)
+    (told,) = json.loads((hybrid / "phases.json").read_text())
+    assert told["objective"] == "distill"
+    assert told["rows"] == 60 + 15  # of the group a, with and without a label
+    assert weights(hybrid) != weights(labels)
+
+
+def test_every_stage_tells_what_its_phases_trained(made: Mapping[str, Path]) -> None:
+    for stage in ("teacher", "distill", "control", "finetune"):
+        (told,) = json.loads((made[stage] / "phases.json").read_text())
+        assert 0 < told["trainable_parameters"] <= told["parameters"]
+        assert (told["trainable_parameters"] < told["parameters"]) == (stage == "finetune")
+        assert told["rows"] == {"distill": 150, "finetune": 60}.get(stage, 120)
+
+
+def test_a_student_may_be_another_pretrained_model_in_both_stages(
+    made: Mapping[str, Path], tiny_splits: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    phase = DISTILL.phases["distill"].model_dump(exclude_unset=True) | {"epochs": 1}
+    settings = Distill.model_validate(
+        {"student": {"model": "other"}, "order": ["distill"], "phases": {"distill": phase}}
+    )
+    models = {"models": {"other": str(tiny_encoder)}}
+    for stage, run in (("distill", run_distill), ("control", run_control)):
+        output = run(tiny_splits, made, tmp_path / stage, settings, **models)
+        config = json.loads((output / "model/config.json").read_text())
+        assert (config["num_hidden_layers"], config["id2label"]["1"]) == (3, "positive")
+
+
+def test_terms_look_into_the_teacher(made: Mapping[str, Path], tiny_splits: Path, tmp_path: Path) -> None:
+    settings = DISTILL.model_dump(exclude_unset=True) | {"terms": {"hidden": {"weight": 1.0}}}
+    output = run_distill(tiny_splits, made, tmp_path, Distill.model_validate(settings))
+    assert weights(output) != weights(made["distill"])
 
 
 def test_the_control_is_the_distilled_student_with_the_objective_labels(made: Mapping[str, Path]) -> None:

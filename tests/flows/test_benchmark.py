@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.params import Benchmark, Runtime
+from components.params.project import Benchmark
+from components.params.stages import Runtime
 from flows import benchmark as module
 from flows.benchmark import benchmark, sample_texts
 

@@ -33,8 +33,14 @@ def difference(points: float, low: float, high: float, groups: dict[str, float] 
     return whole | {"groups": dict.fromkeys(groups, whole)}
 
 
+def gain(points: float, low: float, high: float, seeds: int = 1) -> dict[str, Any]:
+    """The same on all rows and on the target group."""
+    whole = {"accuracy": points / 100, "ci": [low / 100, high / 100], "seeds": seeds, "documents": 1403}
+    return whole | {"target": whole | {"documents": 60}}
+
+
 def write(root: Path, groups: dict[str, float] = GROUPS, benchmark: bool = True) -> None:
-    metrics = {
+    metrics: dict[str, Any] = {
         "models": {
             "lora": model(0.895, 17_300_000, groups),
             "student": model(0.893, 17_300_000, groups),
@@ -46,6 +52,7 @@ def write(root: Path, groups: dict[str, float] = GROUPS, benchmark: bool = True)
             "student - student_without_distillation": difference(0.8, -0.3, 1.9, groups),
             "lora - student": difference(0.2, 0.1, 0.4, groups),
         },
+        "gains": {"distillation": gain(0.8, -0.3, 1.9), "lora": gain(0.2, 0.1, 0.4)},
         "rows": 1928,
         "documents": 1403,
         "target_group": next(reversed(groups)) if "products" not in groups else "products",
@@ -155,16 +162,65 @@ def test_verdicts_call_a_gain_clear_only_when_its_interval_leaves_zero_out(tmp_p
         "The student keeps 98.6% of the teacher's accuracy (89.3 against 90.6), "
         "at 76% of its size and 2.0 times its throughput."
     )
-    assert distilled.endswith("+0.8 points of accuracy (95% interval -0.3 to +1.9), no clear gain.")
-    assert target.startswith("LoRA on products: +0.2 points")
-    assert target.endswith("a clear gain.")
-    assert everywhere.startswith("LoRA on all rows")
+    assert distilled == (
+        "Distillation, against the same student without it: no clear gain, +0.8 points of accuracy (the 95% interval "
+        "-0.3 to +1.9 includes 0; over 1 seed, so without the spread of seeds, and 1403 test documents)."
+    )
+    assert target.startswith("LoRA on products: a clear gain, +0.2 points of accuracy (95% interval +0.1 to +0.4; over")
+    assert target.endswith("and 60 test documents).")
+    assert everywhere.startswith("LoRA on all rows: a clear gain, +0.2 points")
+
+
+@pytest.mark.parametrize(
+    ("points", "low", "high", "said"),
+    [
+        (1.0, 0.1, 2.0, "a clear gain, +1.0 points"),
+        (1.0, 0.0, 2.0, "no clear gain, +1.0 points"),
+        (-0.2, -0.5, 0.0, "no clear gain, -0.2 points"),
+        (-1.0, -2.0, -0.1, "a clear loss, -1.0 points"),
+    ],
+)
+def test_a_verdict_is_a_gain_a_loss_or_neither(
+    tmp_path: Path, points: float, low: float, high: float, said: str
+) -> None:
+    write(tmp_path)
+    found = comparison(tmp_path)
+    gains = found["gains"] | {"distillation": gain(points, low, high, seeds=3)}
+    (distilled,) = [told for told in verdicts(found | {"gains": gains}) if told.startswith("Distillation")]
+    assert said in distilled
+    assert distilled.endswith("over 3 seeds and 1403 test documents).")
+
+
+def test_a_direct_fine_tune_has_a_row_and_a_verdict(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "artifacts/evaluate/metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics["models"]["lora_without_distillation"] = model(0.884, 17_300_000, GROUPS)
+    metrics["gains"]["distillation_before_lora"] = gain(1.1, 0.2, 2.0)
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    found = comparison(tmp_path)
+    assert list(found["models"])[-2:] == ["lora_without_distillation", "lora"]
+    assert "LoRA without" in " ".join(rendered(found, 100))
+    assert "| LoRA without<br>distillation | 88.4" in markdown(found)
+    told = "Distillation before LoRA, against LoRA alone, on {}: a clear gain, +1.1 points"
+    for place in ("products", "all rows"):
+        assert [said for said in verdicts(found) if said.startswith(told.format(place))]
 
 
 def test_verdicts_survive_a_target_group_without_test_rows(tmp_path: Path) -> None:
     write(tmp_path)
     found = comparison(tmp_path) | {"target_group": "小说"}
+    found["gains"] = {name: {key: one[key] for key in one if key != "target"} for name, one in found["gains"].items()}
     assert "LoRA on 小说: no test rows of that group." in verdicts(found)
+
+
+def test_results_from_before_gains_were_measured_ask_for_a_run(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "artifacts/evaluate/metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({key: metrics[key] for key in metrics if key != "gains"}), encoding="utf-8")
+    with pytest.raises(UserError, match="stillhouse run"):
+        comparison(tmp_path)
 
 
 def test_a_fine_tune_for_all_rows_is_told_once(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from components.errors import UserError
-from components.params import Benchmark, Publish
+from components.params.project import Benchmark, Publish
 from flows import compare
 from flows.display import Display
 from flows.tracking import presence
@@ -95,7 +95,7 @@ def effects(toy: Toy, monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(module, "benchmark", made.benchmark)
     monkeypatch.setattr(module, "contents", lambda root: {})
-    monkeypatch.setattr(module, "models", list)
+    monkeypatch.setattr(module, "evaluated", lambda root: [])
     monkeypatch.setattr(module, "pipeline_record", lambda workspace, params: None)
     monkeypatch.setattr(presence, "holds", made.holds)
     monkeypatch.setattr(compare, "comparison", lambda root: (root / "reports/benchmark.json").exists())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from components.errors import UserError
-from components.params import Benchmark, Publish
+from components.params.project import Benchmark, Publish
 from flows import gate_report, receipts
 from flows.planning import PlannedStage
 from flows.receipts import Receipt

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from components.params import Data
+from components.params.data import Data
 from components.validate.database import connect
+from components.validate.facts import compute_facts, known_labels
 from components.validate.measure import measure
+from components.validate.near import find_near
+from components.validate.splits import place_rows
 
 Row = Mapping[str, Any]
 
@@ -45,6 +49,16 @@ class Folder:
         target = self.root / "measured.parquet"
         measure(data, self.root, lambda texts: [len(text) for text in texts], target)
         return connect(target, self.root / "spill")
+
+    @contextmanager
+    def facts(self, data: Data, max_length: int = 10, near: float | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A database as it stands when the facts are computed."""
+        with self.database(data) as database:
+            labels = known_labels(database, data)
+            place_rows(database, data)
+            find_near(database, near, self.root)
+            compute_facts(database, labels, max_length)
+            yield database
 
 
 @pytest.fixture

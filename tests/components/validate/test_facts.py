@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.errors import UserError
-from components.params import Data
 from components.validate.database import connect
 from components.validate.facts import (
     FACTS,
@@ -25,18 +23,10 @@ from components.validate.facts import (
     write_splits,
 )
 from components.validate.measure import measure
+from components.validate.near import find_near
 from components.validate.splits import place_rows
 
 COLUMNS = {"text": "text", "label": "label", "group": "group", "document": "document"}
-
-
-@contextmanager
-def facts_of(folder: Any, data: Data, max_length: int = 10) -> Iterator[duckdb.DuckDBPyConnection]:
-    with folder.database(data) as database:
-        labels = known_labels(database, data)
-        place_rows(database, data)
-        compute_facts(database, labels, max_length)
-        yield database
 
 
 def flagged(database: duckdb.DuckDBPyConnection, column: str) -> list[tuple[str, int]]:
@@ -71,7 +61,7 @@ def facts(folder: Any) -> Iterator[duckdb.DuckDBPyConnection]:
     }
     for split, found in rows.items():
         folder.write_rows(split, found)
-    with facts_of(folder, folder.data(columns=COLUMNS, labels=["neg", "pos"])) as database:
+    with folder.facts(folder.data(columns=COLUMNS, labels=["neg", "pos"])) as database:
         yield database
 
 
@@ -92,6 +82,7 @@ def facts(folder: Any) -> Iterator[duckdb.DuckDBPyConnection]:
         ("document_in_validation", [("unlabelled", 0)]),
         ("truncated", [("train", 8)]),
         ("set_aside", []),
+        ("near_duplicate", []),
     ],
 )
 def test_each_fact_marks_its_rows_and_no_others(
@@ -128,7 +119,7 @@ def test_the_pool_has_no_labels_and_its_own_documents(facts: duckdb.DuckDBPyConn
 
 def test_without_a_pool_one_shard_without_rows_is_written(folder: Any, tmp_path: Path) -> None:
     folder.write_rows("train", [{"text": f"文{n}", "label": str(n % 2)} for n in range(40)])
-    with facts_of(folder, folder.data()) as database:
+    with folder.facts(folder.data()) as database:
         assert write_splits(database, tmp_path)["unlabelled"] == 0
     (shard,) = (tmp_path / "unlabelled").iterdir()
     assert pq.read_table(shard).schema.equals(SPLIT)
@@ -140,6 +131,18 @@ def test_facts_are_written_by_split_and_row(facts: duckdb.DuckDBPyConnection, tm
     assert table.schema.equals(FACTS)
     assert table.column("split").to_pylist() == ["train"] * 10 + ["validation"] * 2 + ["test"] * 3 + ["unlabelled"] * 3
     assert table.column("row").to_pylist() == [*range(10), 0, 1, 0, 1, 2, 0, 1, 2]
+
+
+def test_pool_rows_that_nearly_repeat_a_test_row_are_not_used(folder: Any) -> None:
+    folder.write_rows("train", [{"text": f"第{number}", "label": str(number % 2)} for number in range(40)])
+    folder.write_rows("test", [{"text": "这部手机很好用", "label": "0"}])
+    folder.write_rows("unlabelled", [{"text": "这部手机很好用吗"}, {"text": "这部车很贵"}, {"text": "这部手机很好用"}])
+    for near, left_out in ((0.8, [0, 2]), (0.9, [2]), (None, [])):
+        with folder.facts(folder.data(), near=near) as database:
+            assert flagged(database, "near_duplicate") == [("unlabelled", row) for row in left_out]
+            unused = database.sql("SELECT row FROM facts WHERE NOT used ORDER BY row").fetchall()
+            assert unused == [(row,) for row in left_out]
+            assert summary(database, 10)["near_duplicates"]["unlabelled"] == len(left_out)
 
 
 def test_the_summary_counts_classes_groups_and_lengths(facts: duckdb.DuckDBPyConnection) -> None:
@@ -188,6 +191,7 @@ def test_the_number_of_threads_changes_no_byte(folder: Any) -> None:
             assert database.execute("SELECT current_setting('threads')").fetchall() == [(threads,)]
             labels = known_labels(database, data)
             place_rows(database, data)
+            find_near(database, 0.8, folder.root)
             compute_facts(database, labels, 5)
             write_facts(database, output / "facts")
             write_splits(database, output)

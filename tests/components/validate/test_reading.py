@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.errors import UserError
-from components.params import Data
-from components.validate.formats import count_rows
+from components.params.data import Data
+from components.validate.formats import count_rows, values
 from components.validate.reading import check_files, read_rows
 
 TEXTS = ['他说："很好用，推荐！"', "good\tor, bad", "第一行\n第二行", "é", "plain"]
@@ -208,6 +208,59 @@ def test_a_named_group_or_document_column_must_be_in_labelled_files(folder: Any)
     folder.write("train.csv", "text,label\n好,x\n")
     with pytest.raises(UserError, match=r"no column 'shop' \(data\.columns\.group\)"):
         check_files(of("train.csv", columns={"group": "shop"}))
+
+
+TOPICS = {"type": "text-classification", "train": "data/topics.csv"}
+ENTITIES = {"type": "token-classification", "train": "data/entities.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tasks": {"topics": TOPICS | {"train": "data/none.csv"}}}, ["data/none.csv does not exist"]),
+        ({"tasks": {"ner": ENTITIES | {"validation": "data/none.jsonl"}}}, ["data/none.jsonl does not exist"]),
+        (
+            {"tasks": {"topics": TOPICS | {"columns": {"label": "topik"}}}},
+            ["no column 'topik' (data.tasks.topics.columns.label)", "Did you mean 'topic'?"],
+        ),
+        ({"tasks": {"ner": ENTITIES | {"columns": {"tags": "ner"}}}}, ["(data.tasks.ner.columns.tags)"]),
+        ({"tasks": {"ner": ENTITIES | {"train": "data/topics.csv"}}}, ["(data.tasks.ner.train)", "CSV file has no"]),
+        ({"judgements": {"file": "data/none.jsonl"}}, ["data/none.jsonl does not exist"]),
+        ({"judgements": {"file": "data/llm.jsonl"}}, ["'label' (data.judgements.columns.label)"]),
+        ({"judgements": {"file": "data/empty.csv"}}, ["data/empty.csv is empty"]),
+    ],
+)
+def test_files_and_columns_of_tasks_and_judgements_are_checked_too(
+    folder: Any, changes: dict[str, Any], words: list[str]
+) -> None:
+    for name, content in {
+        "train.csv": "text,label\n好,x\n",
+        "topics.csv": "text,topic\n好,x\n",
+        "entities.jsonl": '{"tokens": ["a"], "tags": ["O"]}\n',
+        "llm.jsonl": '{"text": "好", "p": {"x": 1}}\n',
+        "empty.csv": "text,label\n",
+    }.items():
+        folder.write(name, content)
+    sound = {
+        "tasks": {"topics": TOPICS | {"columns": {"label": "topic"}}, "ner": ENTITIES},
+        "judgements": {"file": "data/llm.jsonl", "columns": {"label": None, "probabilities": "p"}},
+    }
+    check_files(of("train.csv", **sound))
+    with pytest.raises(UserError) as caught:
+        check_files(of("train.csv", **changes))
+    assert caught.value.kind == "data"
+    assert all(word in caught.value.message for word in words), caught.value.message
+
+
+def test_values_stay_what_they_are_where_the_format_has_types(folder: Any) -> None:
+    row = {"list": ["好", 5, "\ud83d"], "mapping": {"a": 0.5}, "number": 3, "nothing": None}
+    folder.write("rows.jsonl", json.dumps(row) + "\n")
+    pq.write_table(pa.table({"list": [[b"\xe5\xa5\xbd"]], "number": [float("nan")]}), folder.root / "data/rows.parquet")
+    folder.write("rows.csv", "list,number\n[1],\n")
+    kept = row | {"list": ["好", 5, "\ufffd"]}
+    assert list(values(Path("data/rows.jsonl"), list(row))) == [list(kept.values())]
+    assert list(values(Path("data/rows.parquet"), ["list", "number"])) == [[["好"], None]]
+    assert list(values(Path("data/rows.csv"), ["list", "number"])) == [["[1]", None]]
 
 
 def test_checking_a_file_reads_no_further_than_its_head(folder: Any) -> None:

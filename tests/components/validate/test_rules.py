@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.params import Data, Rules
+from components.params.data import Data, Rules
 from components.validate.rules import Check, Context, build_checks, rule_settings
 
 DEFAULTS = Rules.model_validate({})

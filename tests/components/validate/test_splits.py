@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.params import Data
+from components.params.data import Data
 from components.validate.splits import place_rows
 
 WITH_DOCUMENT = {"columns": {"text": "text", "label": "label", "group": "group", "document": "document"}}

@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.errors import UserError
-from components.params import Rules, Validate
+from components.params.data import Rules, Validate
 from components.validate.database import connect
 from components.validate.rules import rule_settings
 from components.validate.stage import run
@@ -67,7 +68,8 @@ def test_sound_data_passes_and_becomes_canonical_splits(
 ) -> None:
     output = validate(folder, base_model, sound_rows())
     assert sorted(path.name for path in output.iterdir()) == [
-        "facts", "gate.json", "schema.json", "test", "train", "unlabelled", "validation",
+        "facts", "folders.json", "gate.json", "judgements", "schema.json", "tasks", "test", "train", "unlabelled",
+        "validation",
     ]  # fmt: skip
     schema = json.loads((output / "schema.json").read_text("utf-8"))
     assert schema == {"labels": ["好", "差"], "groups": ["组0", "组1", "组2"], "rows": SIZES}
@@ -207,6 +209,88 @@ def test_bad_files_and_models_are_named_before_anything_is_read(folder: Any, bas
     assert caught.value.kind == "parameters"
     with pytest.raises(UserError, match="takes at most 64 tokens"):
         validate(folder, base_model, sound_rows(), "long", max_length=65)
+    with pytest.raises(UserError, match=r"data/nowhere does not exist \(data\.models\.other\)"):
+        validate(folder, base_model, sound_rows(), "other", models={"other": "data/nowhere"})
+
+
+def beside(folder: Any, base_model: Path) -> dict[str, Any]:
+    """Files of tasks, judgements and another model, and the keys that name them."""
+    topics = [{"text": f"第{number}篇<b>", "label": "<i>天气" if number % 2 else "手机"} for number in range(20)]
+    entities = [{"tokens": ["在", f"{number}号"], "tags": ["O", "地"]} for number in range(20)]
+    judged = [{"text": f"unlabelled {number}号手机，很好用！", "label": "好"} for number in range(1, 10, 2)]
+    files: dict[str, list[Any]] = {"topics": topics, "entities": entities, "llm": judged}
+    for name, rows in files.items():
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        folder.write(f"beside/{name}.jsonl", lines)
+    shutil.copytree(base_model, folder.root / "data/models/other", dirs_exist_ok=True)
+    return {
+        "tasks": {
+            "topics": {"type": "text-classification", "train": "data/beside/topics.jsonl"},
+            "entities": {"type": "token-classification", "train": "data/beside/entities.jsonl"},
+        },
+        "judgements": {"file": "data/beside/llm.jsonl"},
+        "models": {"other": "data/models/other"},
+    }
+
+
+def test_tasks_judgements_and_models_are_written_beside_the_splits_and_told(
+    folder: Any, base_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = validate(folder, base_model, sound_rows(), **beside(folder, base_model))
+    kinds = json.loads((output / "tasks/tasks.json").read_text("utf-8"))
+    assert kinds["topics"] == {"type": "text-classification", "labels": sorted(["<i>天气", "手机"])}
+    assert kinds["entities"] == {"type": "token-classification", "labels": ["O", "地"]}
+    for name in kinds:
+        sizes = [pq.read_table(output / "tasks" / name / split).num_rows for split in ("train", "validation")]
+        assert sizes == [18, 2]
+    judged = pq.read_table(output / "judgements").to_pydict()
+    assert judged["probabilities"] == [pytest.approx([0.9, 0.1])] * 5
+    assert list(json.loads((output / "folders.json").read_text("utf-8"))) == ["other"]
+    assert not list(output.glob("tmp*"))
+    printed = capsys.readouterr().out
+    assert "task topics: 2 labels; rows: train 18, validation 2" in printed
+    assert "cover 0 of 80 training rows and 5 of 10 pool rows" in printed
+    page = (folder.root / "reports/gate/report.html").read_text("utf-8")
+    assert all(words in page for words in ("data/beside/entities.jsonl", "cover 0 of 80", "data/models/other"))
+    assert "&lt;i&gt;天气" in page
+    assert "<i>" not in page
+
+
+def test_pool_rows_that_nearly_repeat_a_test_row_are_left_out_and_told(
+    folder: Any, base_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = sound_rows()
+    rows["test"][3]["text"] = "这部手机真的很好用，屏幕亮，电池也耐用，我非常满意，推荐给大家"
+    rows["unlabelled"][7]["text"] = "这部手机真的很好用，屏幕亮，电池也耐用，我非常满意，推荐给大家！<b>"
+    output = validate(folder, base_model, rows)
+    assert "left out 1 of 10 pool rows" in capsys.readouterr().out
+    assert 7 not in pq.read_table(output / "unlabelled").column("row").to_pylist()
+    assert pq.read_table(output / "unlabelled").num_rows == SIZES["unlabelled"] - 1
+    near = json.loads((output / "gate.json").read_text("utf-8"))["summary"]["near"]
+    assert (near["rows"], near["of"], near["examples"][0]["row"], near["examples"][0]["like"]["row"]) == (1, 10, 7, 3)
+    page = (folder.root / "reports/gate/report.html").read_text("utf-8")
+    assert "left out 1 of 10 pool rows that nearly repeat test rows" in page
+    assert "<b>" not in page.split("Near-duplicates")[1].split("<h2>")[0]
+    switched_off = validate(folder, base_model, rows, "off", near_duplicate=None)
+    assert pq.read_table(switched_off / "unlabelled").num_rows == SIZES["unlabelled"]
+
+
+def test_a_task_that_cannot_be_used_leaves_nothing_behind(folder: Any, base_model: Path) -> None:
+    keys = beside(folder, base_model)
+    folder.write("beside/entities.jsonl", '{"tokens": ["a"], "tags": []}\n')
+    with pytest.raises(UserError, match="not as many tags as tokens: row 0"):
+        validate(folder, base_model, sound_rows(), **keys)
+    assert list((folder.root / "artifacts/validate.partial").iterdir()) == []
+
+
+def test_training_texts_of_a_task_that_stand_in_the_test_are_warned_of(
+    folder: Any, base_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys, rows = beside(folder, base_model), sound_rows()
+    folder.write_rows("beside/topics", [{"text": row["text"], "label": row["label"]} for row in rows["test"]])
+    validate(folder, base_model, rows, **keys)
+    warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert warned == ["warning: 46 of 46 training rows of the task 'topics' have the text of a test row"]
 
 
 def test_labels_and_columns_are_escaped_in_the_data_docs_too(folder: Any, base_model: Path) -> None:

@@ -244,7 +244,7 @@ def test_a_damaged_parquet_file_is_refused(toy: Toy, tmp_path: Path) -> None:
 def test_the_suggested_section_is_what_params_takes(toy: Toy, csv: Path, model: Path, tmp_path: Path) -> None:
     from ruamel.yaml import YAML
 
-    from components.params import Data
+    from components.params.data import Data
 
     (tmp_path / "test-2024.csv").write_text(ROWS, encoding="utf-8")
     (tmp_path / "raw.csv").write_text("text\n好\n", encoding="utf-8")

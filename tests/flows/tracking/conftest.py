@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.tracking import store
-from flows.tracking.record import ModelRecord, PipelineRecord, model_metrics
+from flows.tracking.record import ModelRecord, PipelineRecord, gain_metrics, model_metrics
 from flows.tracking.tracker import Tracker
 
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1"}
@@ -67,13 +67,13 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished_run(tiny_models: Path) -> PipelineRecord:
     """The record of a pipeline run over the tiny models, with files as the stages leave them."""
-    from components.ml.scoring import load_classifier, predict_logits
+    from components.ml.models.scoring import load_classifier, predict_logits
 
     root = tiny_models
     rows = list(range(len(TEXTS)))
     (root / "test").mkdir()
     pq.write_table(pa.table({"row": rows, "text": TEXTS}), root / "test" / "part-00000.parquet")
-    metrics = {"models": {name: _scores(index) for index, name in enumerate(NAMES)}}
+    metrics = {"models": {name: _scores(index) for index, name in enumerate(NAMES)}, "gains": gains()}
     records = []
     for name in NAMES:
         logits = predict_logits(*load_classifier(root / name / "model"), TEXTS, max_length=12)
@@ -106,6 +106,7 @@ def finished_run(tiny_models: Path) -> PipelineRecord:
         params={"seed": 13, "teacher.phases.general.lr": 5e-5, "teacher.phases.my phase!.lr": 1},
         versions={"teacher": "1.0.0+abc1234"},
         models=records,
+        gains=gain_metrics(metrics),
         texts=root / "test",
         comparison="| model | accuracy |\n|---|---|\n| teacher | 0.9 |",
         figures=[root / "accuracy.svg"],
@@ -120,6 +121,12 @@ def _scores(index: int) -> dict[str, object]:
         **{"accuracy_ci": [0.8, 0.95], "macro_f1_ci": [0.8, 0.95]},
         "groups": {"影评": {"accuracy": 0.7, "macro_f1": 0.6}, "a/b": {"accuracy": 0.8, "macro_f1": 0.7}},
     }
+
+
+def gains() -> dict[str, dict[str, object]]:
+    """As evaluation tells them: distillation over two seeds, on all rows and on the target group."""
+    target = {"accuracy": 0.03, "ci": [-0.01, 0.07], "seeds": 2, "documents": 5}
+    return {"distillation": {"accuracy": 0.02, "ci": [0.01, 0.04], "seeds": 2, "documents": 12, "target": target}}
 
 
 def benchmark() -> dict[str, object]:

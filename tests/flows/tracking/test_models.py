@@ -11,10 +11,12 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from components.ml.scoring import load_classifier, predict_logits
+from components.ml.models.scoring import load_classifier, predict_logits
 from flows.tracking import models, store
 from flows.tracking.record import PipelineRecord
 from flows.tracking.tracker import Tracker
@@ -112,8 +114,47 @@ def test_changed_content_is_a_new_version_and_takes_the_alias(
     assert str(client.get_model_version_by_alias("stillhouse", "candidate").version) == "1"
 
 
+def with_prompts(record: PipelineRecord, folder: Path) -> PipelineRecord:
+    """The record's only model with a prompt before its texts."""
+    import torch
+
+    from components.ml.adapters.peft_models import add_adapters
+    from components.ml.adapters.saving import save_trained
+    from components.ml.models.scoring import load_plain
+    from components.params.trainable import PrefixTuning, PromptSettings
+
+    (model,) = record.models
+    plain, tokenizer = load_plain(model.folder)
+    torch.manual_seed(0)
+    adapted = add_adapters(plain, PrefixTuning(prefix_tuning=PromptSettings(tokens=4)), "artifacts/finetune/model")
+    save_trained(adapted.eval(), tokenizer, folder)
+    texts = pq.read_table(record.texts)
+    logits = predict_logits(adapted, tokenizer, texts["text"].to_pylist(), max_length=record.max_length)
+    values = pa.array(list(logits), pa.list_(pa.float32(), logits.shape[1]))
+    pq.write_table(pa.table({"row": texts["row"], "logits": values}), folder / "predictions.parquet")
+    changed = {"folder": folder / "model", "content": "prompts.dir", "predictions": folder / "predictions.parquet"}
+    return dataclasses.replace(record, models=[dataclasses.replace(model, **changed)])
+
+
+def test_a_model_that_needs_prompts_gives_its_own_logits(
+    make_tracker: Trackers, one_model: PipelineRecord, tmp_path: Path, address: Callable[[Path], None]
+) -> None:
+    record = with_prompts(one_model, tmp_path / "tuned")
+    tracker = make_tracker()
+    tracker.publish(record)
+    address(tracker.root)
+    found = mlflow.pyfunc.load_model("models:/stillhouse@candidate").predict(TEXTS, params={"return": "logits"})
+    expected = predict_logits(*load_classifier(record.models[0].folder), TEXTS, max_length=12)
+    plain = predict_logits(*load_classifier(one_model.models[0].folder), TEXTS, max_length=12)
+    assert np.allclose(found.to_numpy(), expected, atol=1e-5)
+    assert not np.allclose(expected, plain, atol=1e-3)
+    requirements = next(tracker.root.rglob("requirements.txt")).read_text(encoding="utf-8")
+    assert "peft==" in requirements
+
+
 def test_requirements_are_pinned(published_root: Path) -> None:
     for path in published_root.rglob("requirements.txt"):
         lines = path.read_text(encoding="utf-8").split()
         assert {line.split("==")[0] for line in lines} >= {"mlflow", "torch", "transformers"}
+        assert not any(line.startswith("peft") for line in lines)  # only a model with an adapter/ needs it
         assert all("==" in line and "+" not in line for line in lines)

@@ -66,6 +66,16 @@ def test_one_parent_with_one_flat_child_for_each_model(view: View, finished_run:
     assert parent.data.tags["mlflow.note.content"] == finished_run.comparison
 
 
+def test_the_parent_tells_what_was_gained_over_how_many_seeds(view: View) -> None:
+    parent, _, _ = view
+    found = {name: value for name, value in parent.data.metrics.items() if "gain" in name or name == "seeds"}
+    assert found == {
+        **{"gain_distillation": 0.02, "gain_distillation_low": 0.01, "gain_distillation_high": 0.04},
+        **{"gain_distillation_target": 0.03, "gain_distillation_target_low": -0.01},
+        **{"gain_distillation_target_high": 0.07, "seeds": 2},
+    }
+
+
 def test_children_have_the_metrics_of_the_record_under_the_same_names(view: View, finished_run: PipelineRecord) -> None:
     _, children, _ = view
     assert len({frozenset(run.data.metrics) for run in children.values()}) == 1
@@ -102,6 +112,21 @@ def test_files_are_where_people_look(view: View) -> None:
     assert names == {"comparison.md", "metrics.json", "figures"}
     assert [item.path for item in client.list_artifacts(parent.info.run_id, "figures")] == ["figures/accuracy.svg"]
     assert [item.path for item in client.list_artifacts(children["lora"].info.run_id)] == ["history.jsonl"]
+
+
+def test_more_parameters_than_mlflow_takes_at_once_are_all_there(
+    make_tracker: Trackers, one_model: PipelineRecord
+) -> None:
+    many: dict[str, str | float | int] = {f"teacher.phases.第{index}.lr": index for index in range(250)}
+    model = dataclasses.replace(one_model.models[0], params=many)
+    metrics = {f"gain_{index}": float(index) for index in range(1100)}
+    tracker = make_tracker()
+    published = tracker.publish(dataclasses.replace(one_model, params=many, gains=metrics, models=[model]))
+    client = MlflowClient(store.tracking_uri(tracker.root))
+    parent = client.get_run(published.parent_run_id).data
+    for found in (parent.params, client.get_run(published.runs["lora"]).data.params):
+        assert {key: str(value) for key, value in many.items()}.items() <= found.items()
+    assert metrics.items() <= parent.metrics.items()
 
 
 def test_no_pickle_is_stored(published_root: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from flows.tracking.record import PipelineRecord, metric_name, model_metrics
+import json
+from pathlib import Path
+
+from flows.tracking.record import PipelineRecord, gain_metrics, metric_name, model_metrics, phase_params
 
 SCORES = {
     "accuracy": 0.9,
@@ -32,3 +35,34 @@ def test_a_metric_that_was_not_measured_is_left_out() -> None:
 def test_group_names_that_mlflow_forbids_stay_distinct() -> None:
     assert metric_name("a/b") != metric_name("a?b") != metric_name("a_b")
     assert metric_name("影评 2.0") == "影评 2.0"
+
+
+def test_gains_become_metrics_on_all_rows_and_on_the_target_group() -> None:
+    gain = {"accuracy": 0.02, "ci": [-0.01, 0.05], "seeds": 3, "documents": 90}
+    target = {"accuracy": 0.04, "ci": [0.01, 0.06], "seeds": 3, "documents": 30}
+    assert gain_metrics({"gains": {"distillation": gain, "lora": gain | {"target": target}}}) == {
+        **{"gain_distillation": 0.02, "gain_distillation_low": -0.01, "gain_distillation_high": 0.05},
+        **{"gain_lora": 0.02, "gain_lora_low": -0.01, "gain_lora_high": 0.05},
+        **{"gain_lora_target": 0.04, "gain_lora_target_low": 0.01, "gain_lora_target_high": 0.06},
+        "seeds": 3,
+    }
+
+
+def test_each_phase_tells_how_many_of_how_many_parameters_it_trained(tmp_path: Path) -> None:
+    sizes = {"trainable_parameters": 12, "parameters": 345, "rows": 67}
+    told = [
+        {"name": "adapt", "objective": "mlm", **sizes},
+        {"name": "领域", "objective": "labels", "steps": 8, **sizes},
+    ]
+    (tmp_path / "phases.json").write_text(json.dumps(told), encoding="utf-8")
+    found = phase_params(tmp_path / "phases.json")
+    assert found["phase.adapt.objective"] == "mlm"
+    for name in ("adapt", "领域"):
+        assert {key: found[f"phase.{name}.{key}"] for key in sizes} == sizes
+    assert len(found) == 8
+
+
+def test_a_model_that_was_taken_as_it_was_has_no_phases(tmp_path: Path) -> None:
+    assert phase_params(tmp_path / "phases.json") == {}
+    (tmp_path / "phases.json").write_text("[]")
+    assert phase_params(tmp_path / "phases.json") == {}

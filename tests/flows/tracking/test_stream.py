@@ -43,6 +43,22 @@ def test_lines_become_metrics_of_a_flat_child(make_tracker: Trackers, client: Ml
     assert parent.url.endswith(f"/#/experiments/{parent.experiment_id}/runs/{parent.run_id}")
 
 
+def test_whatever_is_measured_on_validation_rows_becomes_a_curve(make_tracker: Trackers, client: MlflowClient) -> None:
+    tracker = make_tracker()
+    stream: Any = tracker.follow(tracker.begin("inputs", "a run"), "teacher")
+    told = {"eval_perplexity": 7.5, "eval_mean/accuracy": 0.8, "eval_词性/macro_f1": 0.7, "eval_a?b/accuracy": 0.6}
+    for _ in range(2):  # a second stream, after a kill
+        stream.push([*LINES, END | told])
+        stream = tracker.follow(tracker.begin("inputs", "a run"), "teacher")
+    found = client.get_run(stream.run_id).data.metrics
+    assert {name.removeprefix("validation/"): value for name, value in found.items() if name.startswith("val")} == {
+        **{"loss": 0.4, "accuracy": 0.9, "perplexity": 7.5, "mean/accuracy": 0.8},
+        **{"词性/macro_f1": 0.7, "a_3f_b/accuracy": 0.6},
+    }
+    assert steps(client, stream.run_id, "validation/mean/accuracy") == [5]
+    assert steps(client, stream.run_id, "train/epoch") == []
+
+
 @pytest.mark.parametrize("end", [None, "FAILED", "KILLED"])
 def test_an_unfinished_parent_is_adopted_and_its_curve_goes_on(
     make_tracker: Trackers, client: MlflowClient, end: str | None

@@ -1,0 +1,98 @@
+"""More to compare with, none of it by default: the fine-tune without distillation first, and other seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import UserError
+from components.params.stages import Controls, Distill, Finetune, Runtime
+
+if TYPE_CHECKING:  # importing PyTorch takes seconds, and mostly there is nothing to do
+    from components.recipes import Teaching, Training
+
+
+def run(
+    *,
+    train: Path,
+    unlabelled: Path,
+    validation: Path,
+    tasks: Path,
+    teacher_logits: Path,
+    teacher: Path,
+    folders: Path,
+    student_without_distillation: Path,
+    seed: int,
+    runtime: Runtime,
+    max_length: int,
+    models: dict[str, str],
+    distill: Distill,
+    finetune: Finetune,
+    settings: Controls,
+    output: Path,
+) -> None:
+    """Write ``controls.json`` and what it tells of, every model in a folder like that of the stage it is a control of.
+
+    ``direct/``: the fine-tune of the student that was not distilled. All else is as in ``finetune``, its phases with
+    the objective ``distill`` too: one thing differs, so the difference is what distilling the student first is worth.
+    ``seeds/SEED/``: ``student``, ``student_without_distillation``, ``lora`` and, beside a direct fine-tune,
+    ``lora_without_distillation``, trained with that seed from the same teacher and its logits.
+
+    Raises:
+        UserError: a seed is the one that the main models have.
+    """
+    if seed in settings.seeds:
+        raise UserError(
+            f"controls.seeds: expected other seeds than {seed}, which the main models have (seed).",
+            f"Take {seed} out of controls.seeds: the comparison counts the main models as one seed.",
+            "parameters",
+        )
+    direct = None
+    if settings.direct_finetune or settings.seeds:
+        from components.ml.models.device import use_device
+        from components.ml.rows.tokenised import Splits
+        from components.recipes import Teaching, Training, fine_tune
+
+        use_device(runtime.device, runtime.threads)
+        training = Training(Splits(train, unlabelled, validation, tasks), seed, runtime, max_length)
+        teaching = Teaching(teacher, teacher_logits, models)
+        if settings.direct_finetune:
+            print("the fine-tune without distillation first", flush=True)
+            fine_tune(training, teaching, finetune, student_without_distillation, output / "direct")
+            direct = _digest(output / "direct/model")
+        for other in settings.seeds:
+            again = dataclasses.replace(training, seed=other)
+            _train_all(again, teaching, distill, finetune, settings.direct_finetune, output / "seeds" / str(other))
+    told = {"seed": seed, "seeds": settings.seeds, "direct_finetune": settings.direct_finetune, "direct": direct}
+    (output / "controls.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def _train_all(
+    training: Training, teaching: Teaching, distill: Distill, finetune: Finetune, direct: bool, folder: Path
+) -> None:
+    """The students and fine-tunes of one seed."""
+    from components.recipes import fine_tune, train_student, without_distillation
+
+    sequence = distill.sequence
+    students: dict[str, Any] = {
+        "student": (sequence, distill),
+        "student_without_distillation": (without_distillation(sequence), None),
+    }
+    for name, (phases, distillation) in students.items():
+        print(f"seed {training.seed}: {name}", flush=True)
+        train_student(training, teaching, distill.student, phases, folder / name, distillation)
+    tuned = {"lora": "student"} | ({"lora_without_distillation": "student_without_distillation"} if direct else {})
+    for name, student in tuned.items():
+        print(f"seed {training.seed}: {name}", flush=True)
+        fine_tune(training, teaching, finetune, folder / student / "model", folder / name)
+
+
+def _digest(folder: Path) -> str:
+    """sha256 over names and bytes of a folder's files: the model's identity wherever results are published."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

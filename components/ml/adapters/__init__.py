@@ -1,0 +1,1 @@
+"""What peft adds to a model."""

@@ -1,0 +1,1 @@
+"""Models: their folders, layers, students and scores."""

@@ -1,0 +1,99 @@
+"""Checks of a model folder that need no PyTorch, so that a run can refuse one before anything starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from components.errors import UserError
+
+BASE = "teacher.base"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+TOKENIZERS = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+# How the model families of transformers name their number of encoder layers.
+_LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "encoder_layers")
+_OFFSET_MODELS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")  # positions start after the padding id
+
+
+def check_folder(folder: Path, max_length: int | None = None, key: str = BASE) -> None:
+    """Refuse a model that can't be loaded, or that can't read texts of ``max_length`` tokens.
+
+    Args:
+        folder: what should hold the model.
+        max_length: tokens, special ones included; None asks for no length.
+        key: the key of params.yaml that names the folder.
+
+    Raises:
+        UserError: the folder is missing, isn't in transformers' format, holds no safetensors weights or no
+            tokenizer, or the model's context is shorter than ``max_length``.
+    """
+    if not folder.is_dir():
+        raise _refused(
+            f"The model folder {folder} does not exist ({key}).",
+            "Name a folder with a transformers model; `stillhouse data pull` gets the demonstration's.",
+        )
+    positions = _positions(_config(folder, key))
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        raise _refused(
+            f"The model {folder} ({key}) has no {WEIGHTS[0]}.",
+            "Save the model there with `save_pretrained`; only safetensors weights are read, no pickles.",
+        )
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise no_tokenizer(folder, f"none of {', '.join(TOKENIZERS)} is there", key)
+    if max_length is not None and positions is not None and max_length > positions:
+        raise _refused(
+            f"data.max_length is {max_length}, but the model {folder} ({key}) takes at most {positions} tokens.",
+            f"Set data.max_length to {positions} or less, or choose a model with a longer context.",
+        )
+
+
+def count_layers(folder: Path) -> int | None:
+    """How many encoder layers a model folder's configuration names; None if it names none.
+
+    Raises:
+        UserError: the folder has no configuration that can be read.
+    """
+    config = _config(folder, BASE)
+    return next((config[name] for name in _LAYERS if isinstance(config.get(name), int)), None)
+
+
+def no_tokenizer(folder: Path, why: str, key: str = BASE) -> UserError:
+    """The error for a folder without a tokenizer that can be loaded."""
+    return _refused(
+        f"The model {folder} ({key}) has no tokenizer that can be loaded: {why}.",
+        "Save the tokenizer into the folder beside the model (tokenizer.save_pretrained).",
+    )
+
+
+def _config(folder: Path, key: str) -> dict[str, Any]:
+    path = folder / "config.json"
+    remedy = f"{key} must be a folder that transformers' save_pretrained wrote."
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _refused(f"The model {folder} ({key}) has no config.json.", remedy) from None
+    except ValueError as error:
+        raise _refused(f"{path} is not JSON: {error}.", remedy) from None
+    if not isinstance(config, dict):
+        raise _refused(f"{path} is not a JSON object, but {config!r:.40}.", remedy)
+    return config
+
+
+def _positions(config: dict[str, Any]) -> int | None:
+    """How many tokens the model has positions for; None if it names no limit (relative positions)."""
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if positions and config.get("model_type") in _OFFSET_MODELS:
+        return int(positions) - int(config.get("pad_token_id") or 0) - 1
+    return int(positions) if positions else None
+
+
+def _refused(message: str, remedy: str) -> UserError:
+    return UserError(message, remedy, "parameters")

@@ -1,0 +1,243 @@
+"""Scoring texts with a sequence-classification model: no text's logits depend on its neighbours."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from components.errors import UserError
+
+if TYPE_CHECKING:  # importing peft takes seconds, and only training needs it
+    from peft import PeftModel
+
+
+Tag = TypeVar("Tag")
+Features = dict[str, Any]
+"""What a tokenizer makes of one text."""
+Shape = tuple[int, bool]
+TOKENISED_AT_ONCE = 4096
+TOKENS_PER_TEXT = {"cpu": 8}
+"""``batch_size`` times this many tokens make a batch: a CPU does best with what its caches hold."""
+TOKENS_PER_TEXT_ELSEWHERE = 128
+LEAST_TOKENS = 512
+"""Fewer tokens at once leave a CPU waiting for memory."""
+ADAPTER = "adapter"
+"""Where a model folder keeps what peft must add to its weights."""
+
+
+def load_classifier(
+    folder: Path, device: torch.device | None = None
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """The model of a folder, with its prompts where it has an ``adapter/``, and the tokenizer.
+
+    In evaluation mode and float32; no network, no pickle.
+
+    Raises:
+        UserError: some weights are missing, which transformers would draw at random; such as a head never trained.
+    """
+    device = device or torch.device("cpu")
+    model, tokenizer = _load(folder, device)
+    return (_adapted(model, folder, device) if (folder / ADAPTER).is_dir() else model), tokenizer
+
+
+def load_plain(folder: Path, device: torch.device | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """As `load_classifier`, for whoever needs the weights themselves: to train them, or to build on them.
+
+    Raises:
+        UserError: some weights are missing, or the model needs prompts.
+    """
+    refuse_adapter(folder)
+    return _load(folder, device or torch.device("cpu"))
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a model that isn't in its weights alone.
+
+    Raises:
+        UserError: the folder has an ``adapter/``.
+    """
+    if (folder / ADAPTER).is_dir():
+        raise UserError(
+            f"{folder} can't be trained or built on: its {ADAPTER}/ holds prompts, which can't be merged into weights.",
+            f"Give a model without {ADAPTER}/, such as one tuned with `trainable: {{lora: {{}}}}`.",
+            "parameters",
+        )
+
+
+def _load(folder: Path, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+    )
+    if report["missing_keys"]:
+        raise UserError(
+            f"{folder} is no tuned classifier: it lacks the weights {', '.join(sorted(report['missing_keys']))}.",
+            "Give a model that was tuned for the task, or tune it: name a phase in teacher.order.",
+            "parameters",
+        )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    torch.nn.Module.to(model, device=device)
+    return model.eval(), tokenizer
+
+
+def _adapted(model: PreTrainedModel, folder: Path, device: torch.device) -> PeftModel:
+    """The model with what ``adapter/`` adds; peft first draws weights at random, which nobody else shall notice."""
+    from peft import PeftModel
+
+    if not (folder / ADAPTER / "adapter_model.safetensors").is_file():
+        raise UserError(
+            f"{folder / ADAPTER} has no adapter_model.safetensors.",
+            "Save the adapter there with peft's save_pretrained; only safetensors weights are read, no pickles.",
+            "parameters",
+        )
+    with torch.random.fork_rng(devices=[]):
+        adapted = PeftModel.from_pretrained(model, str(folder / ADAPTER), torch_device=str(device))
+    return adapted.to(device).eval()
+
+
+def label_names(model: PreTrainedModel | PeftModel) -> list[str]:
+    """The names of the classes, in the order of the logits."""
+    names = {int(index): str(name) for index, name in (model.config.id2label or {}).items()}
+    return [names[index] for index in sorted(names)]
+
+
+def predict_logits(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    max_length: int,
+    batch_size: int = 64,
+) -> np.ndarray:
+    """Logits of every text, in input order; see `score` for what they depend on.
+
+    Returns:
+        float32 array of shape (texts, classes).
+    """
+    logits = np.zeros((len(texts), len(label_names(model))), dtype=np.float32)
+    for places, scored in score(model, tokenizer, enumerate(texts), max_length=max_length, batch_size=batch_size):
+        logits[places] = scored
+    return logits
+
+
+def score(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Iterable[tuple[Tag, str]],
+    *,
+    max_length: int,
+    batch_size: int,
+    checked: bool = False,
+) -> Iterator[tuple[list[Tag], np.ndarray]]:
+    """Score texts as they come, in batches: the texts' tags, and float32 logits of shape (tags, classes).
+
+    A text's logits don't depend, to the bit, on which others are scored with it or in which order. For that, the
+    shape of its batch (`_padded`, `_rows`) follows from its own length and ``batch_size``; a last batch is filled
+    up with repeats. Kernels are chosen by shape, and those of such shapes treat all rows alike.
+    Texts wait until a batch of their length is full.
+
+    Args:
+        max_length: tokens; longer texts are cut.
+        batch_size: how many texts go through the model at once, at most; of long ones fewer (`TOKENS_PER_TEXT`), so
+            that a batch's tokens, and with them the memory, stay about the same.
+        checked: try every shape out before it is used, and take fewer texts at once where a text's place in the
+            batch changes its logits. Costs a batch for each shape.
+    """
+    scorer: _Scorer[Tag] = _Scorer(model, tokenizer, max_length, batch_size, checked)
+    stream = iter(texts)
+    while window := list(itertools.islice(stream, TOKENISED_AT_ONCE)):
+        scorer.add(window)
+        yield from scorer.batches(full=True)
+    yield from scorer.batches(full=False)
+
+
+class _Scorer(Generic[Tag]):
+    """Texts that wait for company of their shape: the padded length, and whether there is any padding."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        batch_size: int,
+        checked: bool,
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.max_length, self.batch_size, self.checked = max_length, batch_size, checked
+        self.waiting: dict[Shape, list[tuple[Tag, Features]]] = {}
+        self.rows: dict[Shape, int] = {}
+
+    def add(self, texts: Sequence[tuple[Tag, str]]) -> None:
+        """Tokenise texts and let them wait."""
+        encoded = self.tokenizer([text for _, text in texts], truncation=True, max_length=self.max_length)
+        for index, (tag, _) in enumerate(texts):
+            features = {name: values[index] for name, values in encoded.items()}
+            length = len(features["input_ids"])
+            padded = _padded(length, self.max_length, self.batch_size)
+            # Without any padding transformers leaves the mask out, and other kernels run: such texts stay apart.
+            self.waiting.setdefault((padded, length < padded), []).append((tag, features))
+
+    def batches(self, *, full: bool) -> Iterator[tuple[list[Tag], np.ndarray]]:
+        """Score full batches, or all that wait; long texts first, so that a lack of memory shows soon."""
+        for shape in sorted(self.waiting, reverse=True):
+            queue = self.waiting[shape]
+            while len(queue) >= (self._rows_of(shape) if full else 1):
+                rows = self._rows_of(shape)
+                batch = queue[:rows]
+                del queue[:rows]
+                yield [tag for tag, _ in batch], self._forward([each for _, each in batch], rows, shape[0])
+
+    def _rows_of(self, shape: Shape) -> int:
+        if shape not in self.rows:
+            rows = _rows(shape[0], self.batch_size, self.model.device.type)
+            self.rows[shape] = self._even_rows(rows, shape) if self.checked else rows
+        return self.rows[shape]
+
+    def _even_rows(self, rows: int, shape: Shape) -> int:
+        """``rows``, or the half of it, or its half, until a text's logits are the same at every place of the batch."""
+        padded, some_padding = shape
+        words = " ".join(map(str, range(padded)))  # some text that is long enough
+        sample = dict(self.tokenizer(words, truncation=True, max_length=padded - some_padding))
+        while rows > 1 and len(np.unique(self._forward([sample] * rows, rows, padded).view(np.uint32), axis=0)) > 1:
+            rows //= 2
+        return rows
+
+    @torch.inference_mode()
+    def _forward(self, texts: Sequence[Features], rows: int, padded: int) -> np.ndarray:
+        """Logits of ``texts`` in a batch of ``rows``, which repeats of them fill up."""
+        filled = list(itertools.islice(itertools.cycle(texts), rows))
+        batch = self.tokenizer.pad(filled, padding="max_length", max_length=padded, return_tensors="pt")
+        logits = self.model(**batch.to(self.model.device)).logits[: len(texts)]
+        return np.asarray(logits.float().cpu().numpy())
+
+
+def _padded(length: int, max_length: int, batch_size: int) -> int:
+    """The length to pad a text of ``length`` tokens to: steps of 4, from 32 on of an eighth to a quarter of it.
+
+    Always at least one token of padding, but where ``max_length`` leaves no room for it; none for texts on their own.
+    """
+    if batch_size == 1:
+        return length
+    step = max(4, 1 << max(length.bit_length() - 3, 0))
+    return max(length, min((length // step + 1) * step, max_length))
+
+
+def _rows(padded: int, batch_size: int, device: str) -> int:
+    """How many texts of a padded length make a batch: a multiple of 8, or where ``batch_size`` is less, 4 or 1.
+
+    On CPUs with several threads, other numbers (5, 6, 7, 9, 10, 11; with 16 threads also 17 to 19 and 25 to 27) give
+    the last rows other kernels in the layers above the encoder, and other last bits.
+    """
+    tokens = max(batch_size * TOKENS_PER_TEXT.get(device, TOKENS_PER_TEXT_ELSEWHERE), LEAST_TOKENS)
+    rows = min(batch_size, max(tokens // padded, 8))
+    return rows // 8 * 8 or (4 if rows >= 4 else 1)

@@ -1,0 +1,234 @@
+"""Tokenised rows, memory-mapped: nothing holds all texts as Python objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from components.errors import UserError
+from components.ml.rows.words import word_ids_of
+from components.ml.teaching.pseudo_labels import Selection
+from components.ml.training.losses import IGNORED
+
+READ_ROWS = 4096
+_SCHEMA = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("label", pa.int32()),
+        ("teacher_logits", pa.list_(pa.float32())),
+        ("word_ids", pa.list_(pa.int32())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The folders of rows that ``validate`` wrote: Parquet shards with row, text, label, group and document.
+
+    ``unlabelled`` has no labels (null). ``tasks`` holds a folder NAME/train and NAME/validation for each other task,
+    and tasks.json: name -> {"type": ..., "labels": [...]}.
+    """
+
+    train: Path
+    unlabelled: Path
+    validation: Path
+    tasks: Path
+
+
+@dataclass(frozen=True)
+class Source:
+    """A split to read rows from.
+
+    Args:
+        rows: the folder of its shards.
+        logits: the folder of the teacher's logits for the same rows in the same order; None if there are none.
+        selection: which of the rows take part, and the pseudo-labels they get; None takes all as they are.
+        taught: leave out rows that have neither a label nor teacher logits: nothing can be learnt from them.
+    """
+
+    rows: Path
+    logits: Path | None = None
+    selection: Selection | None = None
+    taught: bool = True
+
+
+class TokenisedRows(Dataset[dict[str, Any]]):
+    """Rows ready for a model, read from a memory-mapped Arrow file.
+
+    An item holds ``row`` (its index), ``input_ids`` (list of int), ``label`` (int, ``IGNORED`` for unlabelled
+    rows) and, where there are any, ``teacher_logits`` (list of float, one per class) and ``word_ids`` (list of int,
+    the word that each token belongs to, -1 for special tokens).
+    ``absent`` names the groups that were asked for and have no row.
+    """
+
+    def __init__(self, path: Path, absent: Sequence[str] = ()) -> None:
+        self.absent = absent
+        self.table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().unify_dictionaries()
+        self.lengths: list[int] = pc.list_value_length(self.table["input_ids"]).to_pylist()
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        found = {name: self.table[name][index].as_py() for name in self.table.column_names}
+        label = IGNORED if found.pop("label") is None else self.table["label"][index].as_py()
+        given = {name: value for name, value in found.items() if value is not None}
+        return {"row": index, "label": label} | given
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Every row's label, of shape (rows,), ``IGNORED`` for unlabelled rows."""
+        return np.asarray(pc.fill_null(self.table["label"], IGNORED))
+
+
+def read_batches(split: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of a folder of Parquet shards, in order, a few thousand at a time."""
+    for shard in sorted(split.glob("*.parquet")):
+        yield from read_shard(shard, columns)
+
+
+def read_shard(shard: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of one Parquet file, in order, a few thousand at a time."""
+    with pq.ParquetFile(shard) as file:
+        yield from file.iter_batches(READ_ROWS, columns=columns)
+
+
+def first_texts(split: Path, count: int) -> list[str]:
+    """The first ``count`` texts of a split, or all there are.
+
+    Raises:
+        UserError: the split has no rows.
+    """
+    texts: list[str] = next((batch["text"].to_pylist() for batch in read_batches(split, ["text"])), [])
+    if not texts:
+        raise UserError(
+            f"The split {split} has no rows.", f"Give it rows: data.{split.name} or data.split in params.yaml.", "data"
+        )
+    return texts[:count]
+
+
+def rows_of(split: Path, groups: list[str] | None) -> np.ndarray | None:
+    """The numbers of a split's rows that belong to some groups; None for all groups, which stands for all rows."""
+    if groups is None:
+        return None
+    wanted = pa.array(groups, pa.string())
+    batches = read_batches(split, ["row", "group"])
+    found = [batch["row"].filter(pc.is_in(batch["group"], wanted)).to_numpy() for batch in batches]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *found])
+
+
+def tokenise(
+    sources: Sequence[Source],
+    tokenizer: PreTrainedTokenizerBase,
+    scratch: Path,
+    *,
+    max_length: int,
+    groups: list[str] | None = None,
+    words: bool = False,
+) -> TokenisedRows:
+    """Tokenise the rows of some splits.
+
+    Args:
+        sources: the splits, with what is known of their rows.
+        scratch: the Arrow file to write.
+        max_length: tokens; longer texts are cut.
+        groups: keep only rows of these groups; None keeps all.
+        words: also tell which word each token belongs to; the tokenizer must be a fast one.
+
+    Raises:
+        UserError: the logits belong to other rows.
+    """
+    absent = dict.fromkeys(groups or [])
+    with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+        for source in sources:
+            for batch, teacher_logits in _aligned(source.rows, source.logits):
+                if groups is not None:
+                    chosen = pc.is_in(batch["group"], pa.array(groups, pa.string()))
+                    batch, teacher_logits = batch.filter(chosen), teacher_logits.filter(chosen)
+                    for found in pc.unique(batch["group"]).to_pylist():
+                        absent.pop(found, None)
+                labels, teacher_logits, kept = _lessons_of(batch, teacher_logits, source)
+                if kept.true_count:
+                    texts, rows = batch["text"].filter(kept), (labels.filter(kept), teacher_logits.filter(kept))
+                    writer.write_batch(_encode(texts, *rows, tokenizer, max_length, words))
+    return TokenisedRows(scratch, list(absent))
+
+
+def _lessons_of(
+    batch: pa.RecordBatch, teacher_logits: pa.Array, source: Source
+) -> tuple[pa.Array, pa.Array, pa.BooleanArray]:
+    """Labels and teacher logits as the selection leaves them, and which rows take part."""
+    labels = batch["label"].cast(pa.int32())
+    kept = pa.array(np.ones(batch.num_rows, dtype=bool))
+    if source.selection is not None:
+        rows = batch["row"].to_numpy()
+        kept = pa.array(source.selection.takes(rows))
+        pseudo = source.selection.label_of(rows)
+        if pseudo is not None:  # hard: the class is all that is taken from the teacher
+            labels = pa.array(pseudo, pa.int32())
+            teacher_logits = pa.nulls(len(teacher_logits), teacher_logits.type)
+    if source.taught:
+        kept = pc.and_(kept, pc.or_(labels.is_valid(), teacher_logits.is_valid()))
+    return labels, teacher_logits, kept
+
+
+def _aligned(split: Path, logits: Path | None) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+    """Batches of rows beside their teacher logits (nulls where there is no folder of logits)."""
+    wanted = ["row", "text", "label", "group"]
+    if logits is None:
+        for batch in read_batches(split, wanted):
+            yield batch, pa.nulls(batch.num_rows, pa.list_(pa.float32()))
+        return
+    for batch, scored in zip_longest(read_batches(split, wanted), read_batches(logits, ["row", "logits"])):
+        if batch is None or scored is None or not batch["row"].equals(scored["row"]):
+            raise UserError(
+                f"The logits in {logits} belong to other rows than {split} holds.",
+                "Run the label stage again: `dvc repro -f -s label`.",
+                "data",
+            )
+        yield batch, scored["logits"].cast(pa.list_(pa.float32()))
+
+
+def _encode(
+    texts: pa.Array,
+    labels: pa.Array,
+    teacher_logits: pa.Array,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    words: bool,
+) -> pa.RecordBatch:
+    encoded = tokenizer(texts.to_pylist(), truncation=True, max_length=max_length, return_attention_mask=False)
+    ids = pa.array(encoded["input_ids"], pa.list_(pa.int32()))
+    found = word_ids_of(encoded, texts.to_pylist()) if words else [None] * len(texts)
+    columns = [ids, labels, teacher_logits, pa.array(found, pa.list_(pa.int32()))]
+    return pa.record_batch(columns, schema=_SCHEMA)
+
+
+class Collator:
+    """Rows to tensors: ids padded to the longest of the batch, labels, and teacher logits where a row has them.
+
+    Rows without teacher logits among others with them have NaN there.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, classes: int) -> None:
+        self.tokenizer = tokenizer
+        self.unknown = [float("nan")] * classes
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        ids = {"input_ids": [item["input_ids"] for item in items]}
+        batch = dict(self.tokenizer.pad(ids, return_tensors="pt"))
+        batch["labels"] = torch.tensor([item["label"] for item in items])
+        if any("teacher_logits" in item for item in items):
+            batch["teacher_logits"] = torch.tensor([item.get("teacher_logits", self.unknown) for item in items])
+        return batch

@@ -1,0 +1,125 @@
+"""What trains in a phase: the model under the head that the objective needs, and which of its parameters move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, TrainerCallback
+
+from components.ml.adapters.peft_models import add_adapters
+from components.ml.teaching.features import FeatureTerms
+from components.ml.teaching.lessons import Lessons
+from components.ml.training.heads import is_causal, language_model, task_model
+from components.ml.training.language import LanguageObjective
+from components.ml.training.multitask import MultiTaskModel, MultiTaskObjective, TokenLabels
+from components.ml.training.objectives import Labels, Objective
+from components.ml.training.phase_data import PhaseData
+from components.ml.training.thawing import Thawing
+from components.ml.training.trainable import choose, count_parameters, learning_rates, levels
+from components.ml.training.trainer import Learner
+from components.params.data import TARGET
+from components.params.phases import Phase
+from components.params.trainable import Adapters, Gradual
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A phase that is ready to train.
+
+    ``trained`` is the classifier that the phase leaves behind; ``learner`` holds it, or shares its encoder.
+    ``learning_rates`` are shares of the phase's, by parameter.
+    """
+
+    trained: PreTrainedModel | PeftModel
+    learner: Learner
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    callbacks: list[TrainerCallback] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many parameters train, of how many."""
+        return count_parameters(self.learner.model)
+
+
+def prepare(
+    model: PreTrainedModel,
+    phase: Phase,
+    data: PhaseData,
+    lessons: Lessons | None,
+    base_folder: Path | None,
+    base_name: str,
+) -> Prepared:
+    """Put the phase's head over the encoder of ``model`` and choose what trains.
+
+    Raises:
+        UserError: the architecture can't do what the phase asks for.
+    """
+    adapters = phase.trainable if isinstance(phase.trainable, Adapters) else None
+    trained = model if adapters is None else add_adapters(model, adapters, base_name)
+    trains, objective = _with_head(trained, model, phase, data, lessons, base_folder)
+    learner = Learner(trains, objective)
+    rates: Mapping[str, float] = {}
+    callbacks: list[TrainerCallback] = []
+    if adapters is None:
+        by_level = levels(trains, model)
+        choose(phase.trainable, by_level, phase.freeze_embeddings)  # type: ignore[arg-type]
+        rates = learning_rates(phase.trainable, by_level)
+        if isinstance(phase.trainable, Gradual):
+            steps = phase.trainable.gradual.epochs_per_layer * data.steps_per_epoch
+            callbacks = [Thawing(by_level, steps)]
+    learner.remember_changing()
+    return Prepared(trained, learner, rates, callbacks)
+
+
+def _with_head(
+    trained: PreTrainedModel | PeftModel,
+    model: PreTrainedModel,
+    phase: Phase,
+    data: PhaseData,
+    lessons: Lessons | None,
+    base_folder: Path | None,
+) -> tuple[nn.Module, Objective]:
+    if phase.objective == "mlm":
+        language = language_model(model, base_folder)
+        return language, LanguageObjective(is_causal(language))
+    objective = _labels(model, phase, data, lessons)
+    if not data.tasks:
+        return trained, objective
+    return _several(model, phase, data, objective)
+
+
+def _several(model: PreTrainedModel, phase: Phase, data: PhaseData, target: Labels) -> tuple[nn.Module, Objective]:
+    """A head and an objective for each task, in the order in which the phase names them."""
+    models: dict[str, PreTrainedModel] = {}
+    objectives: dict[str, Objective] = {}
+    for task in phase.tasks:
+        if task == TARGET:
+            models[task], objectives[task] = model, target
+            continue
+        kind, labels = data.tasks[task]["type"], data.tasks[task]["labels"]
+        models[task] = task_model(model, kind, labels)
+        classes = TokenLabels if kind == "token-classification" else Labels
+        objectives[task] = classes(label_smoothing=phase.label_smoothing)
+    return MultiTaskModel(models), MultiTaskObjective(objectives)
+
+
+def _labels(model: PreTrainedModel, phase: Phase, data: PhaseData, lessons: Lessons | None) -> Labels:
+    if phase.objective == "labels" or lessons is None:
+        return Labels(class_weights=data.class_weights, label_smoothing=phase.label_smoothing)
+    settings = lessons.settings
+    terms = None
+    if lessons.teacher is not None:
+        terms = FeatureTerms(lessons.teacher, model, settings.terms, lessons.layer_origin)
+        print(terms.describe(), flush=True)
+    return Labels(
+        alpha=settings.alpha,
+        beta=settings.beta,
+        temperature=settings.temperature,
+        class_weights=data.class_weights,
+        label_smoothing=phase.label_smoothing,
+        terms=terms,
+    )

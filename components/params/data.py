@@ -1,0 +1,201 @@
+"""The sections data and validate of params.yaml: the user's files, and the rules of the gate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from components.params.section import Section, Share, inside_data
+
+Severity = Literal["error", "warning", "off"]
+InsideData = Annotated[str, AfterValidator(inside_data)]
+TARGET = "target"
+"""What phases call the project's own task."""
+
+
+class Columns(Section):
+    """Names of the columns in the user's files; ``group`` and ``document`` may be absent."""
+
+    text: str
+    label: str
+    group: str | None = None
+    document: str | None = None
+
+
+class Split(Section):
+    """Shares of the splits that are not given as files."""
+
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    seed: int = 13
+
+    @model_validator(mode="after")
+    def _leaves_training_rows(self) -> Split:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test must leave a share for training, below 1 in sum")
+        return self
+
+
+class TextColumns(Section):
+    """Names of the columns of another text classification task."""
+
+    text: str = "text"
+    label: str = "label"
+
+
+class TokenColumns(Section):
+    """Names of the columns of a token classification task: a list of words, and a list of tags of the same length."""
+
+    tokens: str = "tokens"
+    tags: str = "tags"
+
+
+class TextTask(Section):
+    """Another text classification task that phases may train beside the project's own."""
+
+    type: Literal["text-classification"]
+    train: InsideData
+    validation: InsideData | None = None
+    columns: TextColumns = TextColumns()
+
+
+class TokenTask(Section):
+    """A token classification task that phases may train beside the project's own."""
+
+    type: Literal["token-classification"]
+    train: InsideData
+    validation: InsideData | None = None
+    columns: TokenColumns = TokenColumns()
+
+
+Task = Annotated[TextTask | TokenTask, Field(discriminator="type")]
+
+
+class JudgementColumns(Section):
+    """Names of the columns in a file of judgements: ``label``, or ``probabilities`` (a mapping of label to number)."""
+
+    text: str = "text"
+    label: str | None = "label"
+    probabilities: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> JudgementColumns:
+        if (self.label is None) == (self.probabilities is None):
+            raise ValueError(
+                f"expected either label or probabilities to name a column and the other to be null, "
+                f"got label {self.label!r} and probabilities {self.probabilities!r}"
+            )
+        return self
+
+
+class Judgements(Section):
+    """What a model that isn't trained here, such as a large language model, said of some texts.
+
+    ``confidence`` is the probability that a bare label stands for; the other classes share the rest evenly.
+    """
+
+    file: InsideData
+    columns: JudgementColumns = JudgementColumns()
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+
+class Data(Section):
+    """The user's files inside ``data/`` and how to read them."""
+
+    train: InsideData
+    validation: InsideData | None = None
+    test: InsideData | None = None
+    unlabelled: InsideData | None = None
+    columns: Columns
+    labels: Annotated[list[str], Field(min_length=2)] | None = None
+    max_length: Annotated[int, Field(ge=8)] = 128
+    split: Split = Split()
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.8
+    models: dict[str, InsideData] = Field(default_factory=dict)
+    tasks: dict[str, Task] = Field(default_factory=dict)
+    judgements: Judgements | None = None
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _numbers_are_names_too(cls, value: Any) -> Any:
+        """Labels are read from files as text, `5` like the word five."""
+        if not isinstance(value, list):
+            return value
+        return [str(label) if isinstance(label, int) and not isinstance(label, bool) else label for label in value]
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct_names(cls, value: list[str] | None) -> list[str] | None:
+        for label, count in Counter(value).items():
+            if not label.strip():
+                raise ValueError(f"expected names of classes, got the empty {label!r}; name each class")
+            if count > 1:
+                raise ValueError(f"expected different names, got {label!r} {count} times; name each class once")
+        return value
+
+    @field_validator("models", "tasks")
+    @classmethod
+    def _names_for_files(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Names of tasks become folders, and names of models stand in tables."""
+        for name in value:
+            if not name.replace("_", "").replace("-", "").isalnum() or name in (TARGET, "teacher", "mean"):
+                raise ValueError(
+                    f"expected names of letters, digits, - and _, other than teacher, target and mean, got {name!r}"
+                )
+        return value
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The splits that are given, by name, in the order train, validation, test, unlabelled."""
+        named = {name: getattr(self, name) for name in ("train", "validation", "test", "unlabelled")}
+        return {name: path for name, path in named.items() if path is not None}
+
+
+class Rule(Section):
+    """A gate rule without a bound."""
+
+    severity: Severity
+
+
+class ShareRule(Rule):
+    """At most this share of the rows of a split may break the rule."""
+
+    max_share: Share = 0.0
+
+
+class RowsRule(Rule):
+    """At least this many rows."""
+
+    min_rows: Annotated[int, Field(ge=0)]
+
+
+class BalanceRule(Rule):
+    """At least this share of the rows."""
+
+    min_share: Share
+
+
+class Rules(Section):
+    """The data gate's rules; each has a severity."""
+
+    schema_: Rule = Field(Rule(severity="error"), alias="schema")
+    missing_text: ShareRule = ShareRule(severity="error")
+    missing_label: ShareRule = ShareRule(severity="error")
+    blank_text: ShareRule = ShareRule(severity="error")
+    known_label: ShareRule = ShareRule(severity="error")
+    encoding: ShareRule = ShareRule(severity="warning", max_share=0.001)
+    truncated: ShareRule = ShareRule(severity="warning", max_share=0.05)
+    duplicates: ShareRule = ShareRule(severity="warning", max_share=0.01)
+    conflicting_labels: ShareRule = ShareRule(severity="warning", max_share=0.01)
+    leakage: ShareRule = ShareRule(severity="error")
+    shared_documents: ShareRule = ShareRule(severity="error")
+    rows_per_class: RowsRule = RowsRule(severity="error", min_rows=20)
+    class_balance: BalanceRule = BalanceRule(severity="warning", min_share=0.1)
+
+
+class Validate(Section):
+    """The data gate."""
+
+    rules: Rules = Field(default_factory=lambda: Rules.model_validate({}))

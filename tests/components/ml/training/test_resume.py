@@ -1,0 +1,157 @@
+"""Training that was interrupted and resumed ends in the same weights and history, for each kind of phase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from components.ml.adapters.peft_models import can_merge, merged
+from components.ml.models.storage import load_base
+from components.ml.rows.tokenised import Splits
+from components.ml.teaching.lessons import Lessons
+from components.ml.training.phases import run_phases
+from components.ml.training.trainer import PhaseTrainer
+from components.params.phases import Distillation, Phase
+from components.params.stages import Runtime
+
+LABELS: dict[str, Any] = {"objective": "labels", "epochs": 2, "lr": 5e-3, "batch_size": 8}
+DISTILL = LABELS | {"objective": "distill"}
+LORA = {"lora": {"r": 2, "targets": ["query", "value"], "dropout": 0.1}}
+TERMS = {"hidden": {"weight": 1.0}, "relation": {"heads": 2}}
+KINDS: dict[str, list[dict[str, Any]]] = {
+    "labels": [LABELS],
+    "mlm": [LABELS | {"objective": "mlm"}],
+    "mlm of whole words, then labels": [LABELS | {"objective": "mlm", "mask": {"whole_words": True}}, LABELS],
+    "distill": [DISTILL],
+    "distill with terms": [DISTILL | {"dropout": 0.0}],
+    "head, then lower layers frozen": [LABELS | {"trainable": "head"}, LABELS | {"trainable": {"last_layers": 1}}],
+    "pattern": [LABELS | {"trainable": {"pattern": "query"}}],
+    "gradual": [LABELS | {"trainable": {"gradual": {"epochs_per_layer": 0.5}}}],
+    "layer_lr_decay": [LABELS | {"trainable": {"layer_lr_decay": 0.8}, "freeze_embeddings": True}],
+    "lora, then lora": [LABELS | {"trainable": LORA}, LABELS | {"trainable": LORA}],
+    "ia3": [LABELS | {"trainable": {"ia3": {}}}],
+    "prompt tuning": [LABELS | {"trainable": {"prompt_tuning": {"tokens": 3}}}],
+    "several tasks": [LABELS | {"tasks": ["target", "topics", "entities"], "accumulate": 2, "batch_size": 4}],
+    "by tokens": [LABELS | {"batch_tokens": 96, "class_weights": "balanced", "label_smoothing": 0.1}],
+    "plateau": [LABELS | {"schedule": "reduce_on_plateau", "optimizer": "adamw_torch"}],
+    "early stopping": [LABELS | {"epochs": 4, "early_stopping": {"metric": "accuracy", "patience": 1}}],
+    "cosine by another optimiser": [LABELS | {"optimizer": "adafactor", "schedule": "cosine"}],
+    "bfloat16": [LABELS | {"dtype": "bfloat16"}],
+}
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory, tiny_splits: Path, tiny_tasks: Path) -> Path:
+    """The tiny splits, with two other tasks and teacher logits beside them."""
+    folder = tmp_path_factory.mktemp("splits")
+    for name in ("train", "unlabelled", "validation"):
+        (folder / name).symlink_to(tiny_splits / name)
+    (folder / "tasks").symlink_to(tiny_tasks)
+    for name in ("train", "unlabelled"):
+        rows = pq.read_table(tiny_splits / name)["row"]
+        logits = np.random.default_rng(0).normal(size=(len(rows), 2)).astype(np.float32)
+        confidence = pa.array(1 / (1 + np.exp(-np.abs(logits[:, 0] - logits[:, 1]))), pa.float32())
+        (folder / "label" / name).mkdir(parents=True)
+        table = pa.table(
+            {"row": rows, "logits": pa.array(logits.tolist(), pa.list_(pa.float32())), "confidence": confidence}
+        )
+        pq.write_table(table, folder / "label" / name / "part-00000.parquet")
+    return folder
+
+
+class Killed(Exception):
+    """Stands for the process's end."""
+
+
+@pytest.fixture
+def killed_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """A function that makes training end after so many micro-batches; None lets it go on to its end."""
+    original = PhaseTrainer.training_step
+
+    def limit(batches: int | None) -> None:
+        left = [batches]
+
+        def step(self: PhaseTrainer, *arguments: Any) -> torch.Tensor:
+            if left[0] == 0:
+                raise Killed
+            left[0] = None if left[0] is None else left[0] - 1
+            return original(self, *arguments)
+
+        monkeypatch.setattr(PhaseTrainer, "training_step", step)
+
+    return limit
+
+
+def train(kind: str, encoder: Path, splits: Path, output: Path, checkpoints: Path | None) -> Any:
+    output.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    model, tokenizer = load_base(encoder, ["negative", "positive"])
+    teacher = load_base(encoder, ["negative", "positive"])[0].eval() if "terms" in kind else None
+    terms = TERMS if "terms" in kind else {}
+    settings = Distillation.model_validate({"order": [], "terms": terms})
+    return run_phases(
+        model,
+        tokenizer,
+        [(f"p{index}", Phase.model_validate(phase)) for index, phase in enumerate(KINDS[kind])],
+        splits=Splits(*(splits / name for name in ("train", "unlabelled", "validation", "tasks"))),
+        history=output / "history.jsonl",
+        seed=3,
+        runtime=Runtime(threads=1),
+        max_length=32,
+        lessons=Lessons(splits / "label", settings, teacher),
+        base_folder=encoder,
+        checkpoints=checkpoints,
+        checkpoint_every=10,
+    )
+
+
+def weights(trained: Any) -> dict[str, torch.Tensor]:
+    plain: PreTrainedModel = merged(trained) if can_merge(trained) else trained
+    return {name: value.clone() for name, value in plain.state_dict().items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_run_ends_in_the_same_weights_and_history(
+    kind: str, tiny_encoder: Path, splits: Path, tmp_path: Path, killed_after: Any
+) -> None:
+    whole = weights(train(kind, tiny_encoder, splits, tmp_path / "whole", None))
+    for _ in range(2):  # after a checkpoint, then after one more in the next epoch or phase
+        killed_after(13 * KINDS[kind][0].get("accumulate", 1))
+        with pytest.raises(Killed):
+            train(kind, tiny_encoder, splits, tmp_path / "killed", tmp_path / "checkpoints")
+    killed_after(None)
+    resumed = weights(train(kind, tiny_encoder, splits, tmp_path / "resumed", tmp_path / "checkpoints"))
+    assert whole.keys() == resumed.keys()
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+    for name in ("history.jsonl", "phases.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
+
+
+def test_checkpoints_are_really_used(tiny_encoder: Path, splits: Path, tmp_path: Path, killed_after: Any) -> None:
+    killed_after(13)
+    with pytest.raises(Killed):
+        train("labels", tiny_encoder, splits, tmp_path / "killed", tmp_path / "checkpoints")
+    killed_after(20)  # of 30 steps, 10 are done
+    train("labels", tiny_encoder, splits, tmp_path / "resumed", tmp_path / "checkpoints")
+    killed_after(0)  # all of them
+    train("labels", tiny_encoder, splits, tmp_path / "again", tmp_path / "checkpoints")
+
+
+def test_a_torn_checkpoint_is_passed_over(tiny_encoder: Path, splits: Path, tmp_path: Path, killed_after: Any) -> None:
+    whole = weights(train("labels", tiny_encoder, splits, tmp_path / "whole", None))
+    killed_after(13)
+    with pytest.raises(Killed):
+        train("labels", tiny_encoder, splits, tmp_path / "killed", tmp_path / "checkpoints")
+    (state,) = tmp_path.glob("checkpoints/*/checkpoint-10/trainer_state.json")
+    state.write_text(state.read_text()[:100])
+    killed_after(None)
+    resumed = weights(train("labels", tiny_encoder, splits, tmp_path / "resumed", tmp_path / "checkpoints"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
