@@ -10,7 +10,6 @@ from pathlib import Path
 from components.errors import UserError
 from components.ml.models.folders import count_layers
 from components.ml.models.layers import choose_layers, map_layers, one_layer
-from components.params.data import TARGET
 from components.params.phases import Distillation, Phase, Phases, Terms
 from components.params.project import Params
 from components.params.trainable import LastLayers, Prompts
@@ -150,10 +149,10 @@ def _metrics(params: Params) -> Iterator[UserError]:
 
 
 def _measured(phase: Phase) -> list[str]:
-    """The metrics of a phase: those of the project's own task have no prefix."""
+    """The metrics of a phase: those of its first task have no prefix."""
     if phase.objective == "mlm":
-        return ["loss"]
-    others = [task for task in phase.tasks if task != TARGET]
+        return ["loss", "perplexity"]
+    others = phase.tasks[1:]
     prefixes = ["", *(f"{task}/" for task in others), *(["mean/"] if others else [])]
     return [prefix + metric for prefix in prefixes for metric in METRICS]
 

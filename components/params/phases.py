@@ -101,7 +101,7 @@ class Phase(Section):
     @field_validator("on")
     @classmethod
     def _names_a_group(cls, value: str | list[str]) -> str | list[str]:
-        if not value:
+        if not value or (isinstance(value, list) and "all" in value):
             raise ValueError(f"expected `all`, a group or a list of groups, got {value!r}")
         return value
 
@@ -120,6 +120,14 @@ class Phase(Section):
             raise ValueError("objective mlm learns from the texts alone; it takes no tasks, weights or smoothing")
         if isinstance(self.trainable, Prompts) and (self.objective == "mlm" or self.tasks != [TARGET]):
             raise ValueError("prompts stand before the texts of the target task alone; train them on labels or distill")
+        if self.objective == "mlm" and self.trainable == "head":
+            raise ValueError(
+                "objective mlm drops its head afterwards: with trainable: head nothing that stays would be trained"
+            )
+        if TARGET not in self.tasks and (self.class_weights or self.objective == "distill"):
+            raise ValueError(
+                f"class_weights and objective distill are about the project's own task, which tasks lacks: {self.tasks}"
+            )
         if isinstance(self.sampling, ByWeight) and set(self.sampling.weights) != set(self.tasks):
             raise ValueError(
                 f"sampling.weights must name the phase's tasks ({', '.join(self.tasks)}), "
@@ -142,6 +150,14 @@ class Phases(Section):
     prompts: ClassVar[bool] = False  # whether the last phase may leave adapters that can't be merged
     order: list[str]
     phases: dict[str, Phase] = Field(default_factory=dict)
+
+    @field_validator("phases")
+    @classmethod
+    def _names_for_files(cls, value: dict[str, Phase]) -> dict[str, Phase]:
+        for name in value:
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"expected names of letters, digits, - and _, got {name!r}")
+        return value
 
     @model_validator(mode="after")
     def _order_names_phases(self) -> Phases:
@@ -237,6 +253,15 @@ class Distillation(Phases):
 
     @model_validator(mode="after")
     def _some_loss(self) -> Any:
-        if self.alpha + self.beta == 0 and any(phase.objective == "distill" for _, phase in self.sequence):
-            raise ValueError("alpha and beta are both 0: nothing would be learnt")
+        if all(phase.objective != "distill" for _, phase in self.sequence):
+            return self
+        if self.alpha + self.beta == 0 and self.terms == Terms():
+            raise ValueError("alpha and beta are both 0 and there are no terms: nothing would be learnt")
+        kind = self.pseudo_labels.kind
+        if (kind == "hard" and self.beta == 0) or (kind == "soft" and self.alpha == 0 and self.terms == Terms()):
+            weight = "beta" if kind == "hard" else "alpha"
+            raise ValueError(
+                f"pseudo_labels.kind is {kind}, but {weight} is 0, so rows without labels would teach nothing; "
+                f"raise {weight}, or set kind to none"
+            )
         return self

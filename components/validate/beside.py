@@ -38,14 +38,14 @@ def near_line(near: _Summary) -> str:
 
 
 def covered(judgements: _Summary) -> str:
-    """How much of the training rows and the pool is judged."""
-    names = {"train": "training", "unlabelled": "pool"}
+    """How much of the training rows, the pool and the validation rows is judged."""
+    names = {"train": "training", "unlabelled": "pool", "validation": "validation"}
     parts = [
         f"{judgements['covered'][split]:,} of {judgements['of'][split]:,} {name} rows"
         for split, name in names.items()
         if split in judgements["of"]
     ]
-    return f"the {judgements['rows']:,} judgements of {judgements['file']} cover {' and '.join(parts)}"
+    return f"the {judgements['rows']:,} judgements of {judgements['file']} cover {', '.join(parts)}"
 
 
 def doubts(judgements: _Summary) -> Iterator[str]:
@@ -54,7 +54,7 @@ def doubts(judgements: _Summary) -> Iterator[str]:
         "unjudged": "rows of {file} hold no judgement and are passed over",
         "off": "rows of {file} have probabilities that are more than 1% off a sum of 1; they are scaled",
         "repeated": "texts are judged more than once in {file}; the mean of their judgements counts",
-        "unmatched": "judged texts of {file} are of no training or pool row and are passed over",
+        "unmatched": "judged texts of {file} are of no training, pool or validation row and are passed over",
     }
     for name, says in found.items():
         if judgements.get(name):

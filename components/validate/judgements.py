@@ -58,7 +58,7 @@ def read_judgements(
 
 
 def write_judgements(database: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Write ``text`` and ``probabilities`` of every text of the training rows and the pool that is judged, by text."""
+    """Write ``text`` and ``probabilities`` of every judged text of the training, pool and validation rows, by text."""
     rows = database.sql(f"""
         SELECT text, any_value(probabilities) AS probabilities
         FROM ({_USED}) JOIN judged ON form = same_form GROUP BY text ORDER BY text
@@ -67,7 +67,7 @@ def write_judgements(database: duckdb.DuckDBPyConnection, folder: Path) -> None:
 
 
 _USED = """SELECT facts.split, measured.text, measured.same_form FROM facts JOIN measured USING (source, row)
-           WHERE used AND split IN ('train', 'unlabelled')"""
+           WHERE used AND split IN ('train', 'unlabelled', 'validation')"""
 
 
 def _read(judgements: Judgements, root: Path, labels: Sequence[str], target: Path) -> dict[str, int]:

@@ -90,6 +90,18 @@ PHASE = "      on: products\n"
             PHASE + "      sampling: {temperatur: 2}\n",
             r"unknown key 'temperatur' in finetune.*did you mean 'temperature'",
         ),
+        (
+            "    specific:\n",
+            "    a/b: {objective: labels, epochs: 1, lr: 1.0}\n    specific:\n",
+            r"finetune.phases: expected names of .*got 'a/b'",
+        ),
+        (
+            PHASE,
+            "      on: [all, products]\n",
+            r"specific.on: expected `all`, a group or a list .* got \['all'",
+        ),
+        (PHASE, PHASE + "      tasks: [topics]\n      class_weights: balanced\n", r"which tasks lacks: \['topics'\]"),
+        ("alpha: 0.9 ", "alpha: 0.0 ", r"pseudo_labels.kind is soft, but alpha is 0"),
         (PHASE, PHASE + "      sampling: even\n", r"specific.sampling: should be 'proportional', got 'even'"),
         (
             PHASE,

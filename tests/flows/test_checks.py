@@ -163,7 +163,7 @@ def refused(*changes: Change) -> str:
         ),
         (
             [phase("teacher", objective="mlm", early_stopping={"metric": "accuracy"})],
-            "'accuracy' isn't measured in this phase.\nChoose one of: loss.",
+            "'accuracy' isn't measured in this phase.\nChoose one of: loss, perplexity.",
         ),
         ([phase("teacher", early_stopping={"metric": "mean/accuracy"})], "'mean/accuracy' isn't measured"),
         (

@@ -20,7 +20,13 @@ TOKENIZERS = (
 )
 # How the model families of transformers name their number of encoder layers.
 _LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "encoder_layers")
-_OFFSET_MODELS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")  # positions start after the padding id
+_OFFSET_MODELS = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "mpnet",
+)  # positions start after the padding id
 
 
 def check_folder(folder: Path, max_length: int | None = None, key: str = BASE) -> None:

@@ -75,7 +75,7 @@ class FeatureTerms(nn.Module):
 
     def counts(self, batch: Mapping[str, Tensor]) -> Tensor:
         """How many positions the averages run over, padding left out; shape (1,), float64."""
-        return _valid(batch).sum().double().reshape(1)
+        return _valid(batch).sum().cpu().double().reshape(1)
 
     def outputs(self, model: nn.Module, features: dict[str, Tensor]) -> tuple[Tensor, Recording]:
         """The logits of ``model``, which is the student or holds it, and what was seen inside the student."""

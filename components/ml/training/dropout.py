@@ -29,6 +29,11 @@ def dropout(model: nn.Module, probability: float | None) -> Iterator[None]:
         _set(model, own)
 
 
+def set_dropout(model: nn.Module, probability: float) -> None:
+    """Give every dropout of a model that is dropped afterwards this probability."""
+    _set(model, {place: probability for place, _, _ in probabilities(model)})
+
+
 def _set(model: nn.Module, wanted: Mapping[tuple[str, str], float]) -> None:
     for place, module, _ in list(probabilities(model)):
         if place in wanted:

@@ -136,7 +136,7 @@ class LanguageObjective:
 
     def counts(self, batch: Batch) -> Tensor:
         """How many tokens are guessed; of shape (1,)."""
-        return (self._targets(batch) != IGNORED).sum().double().unsqueeze(0)
+        return (self._targets(batch) != IGNORED).sum().cpu().double().unsqueeze(0)
 
     def loss(self, model: nn.Module, batch: Batch, counts: Tensor) -> Tensor:
         """The part of the accumulated batch's loss; a scalar."""

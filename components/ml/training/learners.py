@@ -10,9 +10,11 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
+from components.errors import UserError
 from components.ml.adapters.peft_models import add_adapters
 from components.ml.teaching.features import FeatureTerms
 from components.ml.teaching.lessons import Lessons
+from components.ml.training.dropout import set_dropout
 from components.ml.training.heads import is_causal, language_model, task_model
 from components.ml.training.language import LanguageObjective
 from components.ml.training.multitask import MultiTaskModel, MultiTaskObjective, TokenLabels
@@ -72,6 +74,12 @@ def prepare(
             steps = phase.trainable.gradual.epochs_per_layer * data.steps_per_epoch
             callbacks = [Thawing(by_level, steps)]
     learner.remember_changing()
+    if not learner.changing:
+        raise UserError(
+            f"trainable: nothing is left to train: {phase.trainable} with freeze_embeddings {phase.freeze_embeddings}.",
+            "Let something else train, or leave the embeddings free.",
+            "parameters",
+        )
     return Prepared(trained, learner, rates, callbacks)
 
 
@@ -85,6 +93,7 @@ def _with_head(
 ) -> tuple[nn.Module, Objective]:
     if phase.objective == "mlm":
         language = language_model(model, base_folder)
+        _quieten(language, phase)
         return language, LanguageObjective(is_causal(language))
     objective = _labels(model, phase, data, lessons)
     if not data.tasks:
@@ -102,9 +111,16 @@ def _several(model: PreTrainedModel, phase: Phase, data: PhaseData, target: Labe
             continue
         kind, labels = data.tasks[task]["type"], data.tasks[task]["labels"]
         models[task] = task_model(model, kind, labels)
+        _quieten(models[task], phase)
         classes = TokenLabels if kind == "token-classification" else Labels
         objectives[task] = classes(label_smoothing=phase.label_smoothing)
     return MultiTaskModel(models), MultiTaskObjective(objectives)
+
+
+def _quieten(other: PreTrainedModel, phase: Phase) -> None:
+    """The phase's dropout for another head as well."""
+    if phase.dropout is not None:
+        set_dropout(other, phase.dropout)
 
 
 def _labels(model: PreTrainedModel, phase: Phase, data: PhaseData, lessons: Lessons | None) -> Labels:

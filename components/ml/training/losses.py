@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -64,4 +65,5 @@ def ce_loss(
 def labelled_weight(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """How many labels there are, each counted by its class's weight; a scalar in float64."""
     known = labels[labels != IGNORED]
-    return (known >= 0).double().sum() if class_weights is None else class_weights[known].double().sum()
+    weights = torch.ones_like(known, dtype=torch.float32) if class_weights is None else class_weights[known]
+    return weights.cpu().double().sum()  # not every device has float64

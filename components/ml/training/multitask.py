@@ -55,7 +55,7 @@ class TokenLabels(nn.Module):
 
     def counts(self, batch: Batch) -> Tensor:
         """How many words have a label; of shape (1,)."""
-        return (batch["labels"] != IGNORED).sum().double().reshape(1)
+        return (batch["labels"] != IGNORED).sum().cpu().double().reshape(1)
 
     def loss(self, model: nn.Module, batch: Batch, counts: Tensor) -> Tensor:
         """The part of the accumulated batch's loss; a scalar."""

@@ -75,10 +75,8 @@ class Labels(nn.Module):
         """Rows with teacher logits, (weighted) rows with a label, then what the terms count."""
         labels = batch["labels"]
         weights = None if self.class_weights is None else self.class_weights.to(labels.device)
-        taught = (
-            _taught(batch).sum().double() if "teacher_logits" in batch else labels.new_zeros((), dtype=torch.double)
-        )
-        own = torch.stack([taught, labelled_weight(labels, weights)])
+        taught = _taught(batch).sum() if "teacher_logits" in batch else torch.tensor(0)
+        own = torch.stack([taught.cpu().double(), labelled_weight(labels, weights)])
         return own if self.terms is None else torch.cat([own, self.terms.counts(batch).to(own)])
 
     def loss(self, model: nn.Module, batch: Batch, counts: Tensor) -> Tensor:

@@ -20,6 +20,10 @@ _SCHEDULES = {
     "reduce_on_plateau": "reduce_lr_on_plateau",
 }
 _LOSSES = ("loss", "perplexity")
+PLATEAU = {"factor": 0.5, "patience": 1}
+"""reduce_on_plateau halves the learning rate when the metric wasn't better in two validations running."""
+_LAYERWISE = ("galore", "apollo")
+"""Optimisers that want to be told which layers they are for."""
 
 
 def training_arguments(
@@ -37,7 +41,13 @@ def training_arguments(
     """
     dtype = phase.dtype or runtime.dtype
     metric = phase.early_stopping.metric if phase.early_stopping else "loss"
+    greater = metric.rsplit("/", 1)[-1] not in _LOSSES
     plateau = phase.schedule == "reduce_on_plateau"
+    if plateau:
+        scheduling: dict[str, Any] = {"lr_scheduler_kwargs": PLATEAU | {"mode": "max" if greater else "min"}}
+    else:
+        scheduling = {"warmup_steps": phase.warmup}
+    layers: dict[str, Any] = {"optim_target_modules": "all-linear"} if phase.optimizer.startswith(_LAYERWISE) else {}
     saving: dict[str, Any] = {"save_strategy": "no"}
     if checkpoint_every is not None:
         saving = {"save_strategy": "steps", "save_steps": checkpoint_every, "save_total_limit": 1}
@@ -49,7 +59,6 @@ def training_arguments(
         gradient_accumulation_steps=phase.accumulate,
         learning_rate=phase.lr,
         lr_scheduler_type=_SCHEDULES[phase.schedule],
-        warmup_steps=0 if plateau else phase.warmup,
         weight_decay=phase.weight_decay,
         max_grad_norm=phase.max_grad_norm,
         optim=phase.optimizer,
@@ -60,7 +69,7 @@ def training_arguments(
         data_seed=seed,
         eval_strategy="epoch",
         metric_for_best_model=metric,
-        greater_is_better=metric.rsplit("/", 1)[-1] not in _LOSSES,
+        greater_is_better=greater,
         restore_callback_states_from_checkpoint=True,
         logging_steps=LOGGED_EVERY,
         logging_first_step=True,
@@ -70,6 +79,8 @@ def training_arguments(
         label_names=["labels"],
         dataloader_pin_memory=runtime.device == "cuda",
         **saving,
+        **scheduling,
+        **layers,
     )
 
 

@@ -154,7 +154,7 @@ class Reader:
         return [*sources, Source(self.splits.unlabelled, pool, selection)]
 
     def _tokenise(self, name: str, phase: Phase, sources: list[Source], words: bool = False) -> TokenisedRows:
-        path = self.folder / f"{name}.arrow"
+        path = self.folder / f"phase-{name}.arrow"
         rows = tokenise(sources, self.tokenizer, path, max_length=self.max_length, groups=phase.groups, words=words)
         if rows.absent or not len(rows):
             raise UserError(
@@ -165,7 +165,7 @@ class Reader:
         return rows
 
     def _validation(self, name: str, phase: Phase, words: bool = False) -> TokenisedRows:
-        path = self.folder / f"{name}.validation.arrow"
+        path = self.folder / f"phase-{name}.validation.arrow"
         rows = tokenise(
             [Source(self.splits.validation)],
             self.tokenizer,

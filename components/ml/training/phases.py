@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,8 @@ def run_phases(
     trained: PreTrainedModel | PeftModel = model
     records: list[dict[str, Any]] = []
     history.write_text("", encoding="utf-8")
-    with tempfile.TemporaryDirectory(prefix="scratch-", dir=history.parent) as name:  # /tmp is often small
-        scratch = Path(name)
-        reader = Reader(tokenizer, splits, lessons, label_names(model), is_causal(model), max_length, scratch)
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=history.parent) as folder:  # /tmp is often small
+        reader = Reader(tokenizer, splits, lessons, label_names(model), is_causal(model), max_length, Path(folder))
         data = [reader.read(name, phase, seed + index) for index, (name, phase) in enumerate(sequence)]
         steps = [part.steps for part in data]
         for index, (name, phase) in enumerate(sequence):
@@ -78,29 +77,58 @@ def run_phases(
             with dropout(whole, phase.dropout):
                 prepared = prepare(whole, phase, data[index], lessons, base_folder, base_name)
                 check_length(prepared.trained, max_length)
-                record = _record(name, phase, prepared, data[index])
-                kept = None if checkpoints is None else PhaseCheckpoints(checkpoints / f"{index}-{name}", history)
-                told = kept.finished(prepared.learner) if kept else None
-                if told is None:
-                    with _reused(name, phase, prepared, data[index], scratch, runtime) as ready:
-                        trainer = _trainer(
-                            phase,
-                            prepared,
-                            ready,
-                            history=history,
-                            folder=kept.folder if kept else scratch / "trainer",
-                            seed=seed + index,
-                            runtime=runtime,
-                            checkpoint_every=checkpoint_every if kept else None,
-                        )
-                        trainer.add_callback(History(history, name, sum(steps[:index]), sum(steps)))
-                        told = _train(trainer, phase, kept.resumable() if kept else None)
-                    if kept:
-                        kept.finish(prepared.learner, told)
+                place = None if checkpoints is None else checkpoints / f"{index}-{name}"
+                run = _Run(history, Path(folder), seed + index, runtime, place, checkpoint_every)
+                counted = History(history, name, sum(steps[:index]), sum(steps))
+                records.append(run.train(name, phase, prepared, data[index], counted))
             trained = prepared.trained.cpu()
-            records.append(record | told)
     (history.parent / "phases.json").write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
     return trained.eval()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """How a phase is run, apart from what it learns; ``checkpoints`` is a folder of its own, or None."""
+
+    history: Path
+    scratch: Path
+    seed: int
+    runtime: Runtime
+    checkpoints: Path | None
+    checkpoint_every: int
+
+    def train(self, name: str, phase: Phase, prepared: Prepared, data: PhaseData, counted: History) -> dict[str, Any]:
+        """Train the phase, or take it from where it finished before; returns what it has to say of itself."""
+        record = _record(name, phase, prepared, data)
+        kept = None if self.checkpoints is None else PhaseCheckpoints(self.checkpoints, self.history)
+        told = kept.finished(prepared.learner) if kept else None
+        if told is None:
+            with _reused(name, phase, prepared, data, self.scratch, self.runtime) as ready:
+                trainer = self._trainer(phase, prepared, ready)
+                trainer.add_callback(counted)
+                told = _train(trainer, phase, kept.resumable() if kept else None)
+            if kept:
+                kept.finish(prepared.learner, told)
+        return record | told
+
+    def _trainer(self, phase: Phase, prepared: Prepared, data: PhaseData) -> PhaseTrainer:
+        folder = self.checkpoints or self.scratch / f"trainer-{self.seed}"
+        every = None if self.checkpoints is None else self.checkpoint_every
+        trainer = PhaseTrainer(
+            learner=prepared.learner,
+            batches=data.batches,
+            validations=data.validations,
+            learning_rates=prepared.learning_rates,
+            best=folder / "best.safetensors" if phase.early_stopping else None,
+            history=self.history,
+            args=training_arguments(phase, folder, self.seed, self.runtime, every),
+            train_dataset=data.rows,
+            eval_dataset=data.rows,  # not used: the Trainer wants to see one
+            data_collator=data.collate,
+            callbacks=[*prepared.callbacks, *early_stopping(phase), AfterValidation(data.steps_per_epoch)],
+        )
+        trainer.remove_callback(PrinterCallback)  # the history prints
+        return trainer
 
 
 def _record(name: str, phase: Phase, prepared: Prepared, data: PhaseData) -> dict[str, Any]:
@@ -122,7 +150,8 @@ def _reused(
 ) -> Iterator[PhaseData]:
     """The data with what frozen layers make of them, where that is computed once."""
     prepared.learner.to(torch.device(runtime.device))
-    held_out = data.validations[TARGET]
+    first = next(iter(data.validations))
+    held_out = data.validations[first]
     with reuse(
         name,
         prepared.trained,
@@ -135,7 +164,7 @@ def _reused(
         dtype=phase.dtype or runtime.dtype,
         obstacle=_obstacle(phase, prepared),
     ) as found:
-        validations = {**data.validations, TARGET: Validation(found.held_out, held_out.metrics)}
+        validations = {**data.validations, first: Validation(found.held_out, held_out.metrics)}
         yield replace(data, rows=found.rows, collate=found.collate, validations=validations)
 
 
@@ -148,34 +177,6 @@ def _obstacle(phase: Phase, prepared: Prepared) -> str | None:
     if getattr(prepared.learner.objective, "terms", None) is not None:
         return "the terms look into them"
     return None
-
-
-def _trainer(
-    phase: Phase,
-    prepared: Prepared,
-    data: PhaseData,
-    *,
-    history: Path,
-    folder: Path,
-    seed: int,
-    runtime: Runtime,
-    checkpoint_every: int | None,
-) -> PhaseTrainer:
-    trainer = PhaseTrainer(
-        learner=prepared.learner,
-        batches=data.batches,
-        validations=data.validations,
-        learning_rates=prepared.learning_rates,
-        best=folder / "best.safetensors" if phase.early_stopping else None,
-        history=history,
-        args=training_arguments(phase, folder, seed, runtime, checkpoint_every),
-        train_dataset=data.rows,
-        eval_dataset=data.rows,  # not used: the Trainer wants to see one
-        data_collator=data.collate,
-        callbacks=[*prepared.callbacks, *early_stopping(phase), AfterValidation(data.steps_per_epoch)],
-    )
-    trainer.remove_callback(PrinterCallback)  # the history prints
-    return trainer
 
 
 def _train(trainer: PhaseTrainer, phase: Phase, checkpoint: str | None) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def levels(model: nn.Module, target: PreTrainedModel) -> list[Level]:
         model: what trains: ``target`` itself, or other heads over its encoder.
         target: the classifier whose encoder is shared.
     """
-    _, layers = encoder_layers(target)
+    layers = _layers(target)
     places = {id(parameter): 1 + depth for depth, layer in enumerate(reversed(layers)) for parameter in _of(layer)}
     places |= {id(parameter): len(layers) + 1 for module in _below(target, layers) for parameter in _of(module)}
     below = {id(parameter) for parameter in _of(target.base_model)} - places.keys()
@@ -36,6 +36,14 @@ def levels(model: nn.Module, target: PreTrainedModel) -> list[Level]:
         shared = len(layers) + 1 if id(parameter) in below - above else 0
         found[places.get(id(parameter), shared)][name] = parameter
     return found
+
+
+def _layers(target: PreTrainedModel) -> nn.ModuleList:
+    """The encoder's layers; none where the architecture shares or scatters them, as ALBERT and XLM do."""
+    try:
+        return encoder_layers(target)[1]
+    except UserError:
+        return nn.ModuleList()
 
 
 def head_modules(model: PreTrainedModel) -> list[str]:
@@ -55,6 +63,13 @@ def choose(
     Raises:
         UserError: there are fewer layers, or no parameter has such a name.
     """
+    if len(by_level) == 2 and (freeze_embeddings or isinstance(chosen, LastLayers | Gradual | LayerLrDecay)):
+        asked = "freeze_embeddings" if freeze_embeddings else next(iter(type(chosen).model_fields))  # type: ignore[union-attr]
+        raise UserError(
+            f"{asked}: the architecture has no list of layers to go by.",
+            "Use `all`, `head`, a pattern or adapters.",
+            "parameters",
+        )
     wanted = _wanted(chosen, by_level)
     frozen = by_level[-1] if freeze_embeddings else {}
     for level in by_level:
@@ -124,4 +139,5 @@ def _above(target: PreTrainedModel, layers: nn.ModuleList) -> list[nn.Module]:
 
 
 def _holder(children: list[nn.Module], layers: nn.ModuleList) -> int:
-    return next(index for index, child in enumerate(children) if any(part is layers for part in child.modules()))
+    held = (index for index, child in enumerate(children) if any(part is layers for part in child.modules()))
+    return next(held, len(children))

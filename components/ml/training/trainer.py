@@ -220,6 +220,12 @@ class PhaseTrainer(Trainer):
 
     # Checkpoints: just what may change, and the best weights apart from them
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Nothing to resume where training ends: a run killed after its last step goes back to the step before that
+        was saved, and ends again as it did."""
+        if not self.control.should_training_stop:
+            super()._save_checkpoint(model, trial)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)

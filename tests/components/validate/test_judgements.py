@@ -55,7 +55,8 @@ def test_a_label_stands_for_the_confidence_and_the_others_share_the_rest(folder:
     found, told = read(folder, BY_LABEL | {"confidence": 0.7})
     assert found == {"第1": pytest.approx([0.15, 0.7, 0.15]), "池3": pytest.approx([0.7, 0.15, 0.15])}
     assert covered(told) == (
-        "the 2 judgements of data/judged/llm.jsonl cover 1 of 10 training rows and 1 of 6 pool rows"
+        "the 2 judgements of data/judged/llm.jsonl cover 1 of 10 training rows, 1 of 6 pool rows, "
+        "0 of 1 validation rows"
     )
     assert list(doubts(told)) == []
 
@@ -107,13 +108,15 @@ def test_judgements_of_one_text_are_averaged_whatever_their_order(folder: Any) -
     assert "1 texts are judged more than once" in "\n".join(doubts(told))
 
 
-def test_a_judgement_covers_every_row_of_its_normalised_text_and_of_no_held_out_split(folder: Any) -> None:
+def test_a_judgement_covers_every_row_of_its_normalised_text_and_of_no_test_row(folder: Any) -> None:
     rows = [{"text": text, "label": "好"} for text in ("池0", "ＣＨ测", "测", "验")]
     folder.write("judged/llm.jsonl", lines(rows))
     found, told = read(folder, BY_LABEL)
-    assert found.keys() == {"池0", "池0！"}
-    assert told["covered"] == {"train": 0, "unlabelled": 2}
-    assert "3 judged texts of data/judged/llm.jsonl are of no training or pool row" in "\n".join(doubts(told))
+    assert found.keys() == {"池0", "池0！", "验"}
+    assert told["covered"] == {"train": 0, "unlabelled": 2, "validation": 1}
+    assert "2 judged texts of data/judged/llm.jsonl are of no training, pool or validation row" in "\n".join(
+        doubts(told)
+    )
 
 
 def test_rows_without_a_judgement_are_passed_over_and_counted(folder: Any) -> None:
@@ -160,3 +163,9 @@ def test_bad_probabilities_are_named_by_row(folder: Any, probabilities: Any, wor
 
 def test_rows_without_a_text_are_refused(folder: Any) -> None:
     assert "1 row without a text: row 0" in refused(folder, [{"text": " ", "label": "好"}], BY_LABEL)
+
+
+def test_validation_rows_are_judged_too_to_calibrate_by_and_test_rows_are_not(folder: Any) -> None:
+    folder.write("judged/llm.jsonl", lines([{"text": text, "label": "好"} for text in ("第1", "验", "测")]))
+    found, _ = read(folder, BY_LABEL)
+    assert found.keys() == {"第1", "验"}

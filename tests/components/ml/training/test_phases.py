@@ -261,3 +261,29 @@ def test_other_tasks_heads_are_dropped_and_every_task_is_validated(
     assert {"accuracy", "topics/accuracy", "entities/macro_f1", "mean/accuracy", "mean/loss"} <= measured
     mean = (line["eval_accuracy"] + line["eval_topics/accuracy"] + line["eval_entities/accuracy"]) / 3
     assert line["eval_mean/accuracy"] == pytest.approx(mean)
+
+
+def test_nothing_left_to_train_is_an_error(tiny_encoder: Path, tiny_splits: Path, tmp_path: Path) -> None:
+    phase = {"objective": "labels", "epochs": 1, "lr": 1e-3, "freeze_embeddings": True}
+    chosen = {"general": phase | {"trainable": {"pattern": "embeddings"}}}
+    with pytest.raises(UserError, match="nothing is left to train"):
+        train(tiny_encoder, tiny_splits, tmp_path / "history.jsonl", chosen)
+
+
+def test_a_phase_may_prepare_the_encoder_on_other_tasks_alone(
+    tiny_encoder: Path, tiny_splits: Path, tiny_tasks: Path, tmp_path: Path
+) -> None:
+    splits = tmp_path / "splits"
+    splits.mkdir()
+    for name in ("train", "unlabelled", "validation"):
+        (splits / name).symlink_to(tiny_splits / name)
+    (splits / "tasks").symlink_to(tiny_tasks)
+    torch.manual_seed(0)
+    before = load_base(tiny_encoder, LABELS)[0].state_dict()
+    phase = {"objective": "labels", "epochs": 1, "lr": 1e-3, "tasks": ["entities", "topics"], "dropout": 0.0}
+    after = train(tiny_encoder, splits, tmp_path / "history.jsonl", {"first": phase}).state_dict()
+    assert torch.equal(before["classifier.weight"], after["classifier.weight"])
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert not torch.equal(before[name], after[name])
+    (line,) = [line for line in history(tmp_path / "history.jsonl") if "eval_loss" in line]
+    assert {"eval_accuracy", "eval_topics/accuracy", "eval_mean/accuracy"} <= line.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from components.ml.adapters.peft_models import can_merge, merged
 from components.ml.models.storage import load_base
 from components.ml.rows.tokenised import Splits
 from components.ml.teaching.lessons import Lessons
+from components.ml.training.checkpoints import PhaseCheckpoints
 from components.ml.training.phases import run_phases
 from components.ml.training.trainer import PhaseTrainer
 from components.params.phases import Distillation, Phase
@@ -46,6 +48,14 @@ KINDS: dict[str, list[dict[str, Any]]] = {
     "cosine by another optimiser": [LABELS | {"optimizer": "adafactor", "schedule": "cosine"}],
     "bfloat16": [LABELS | {"dtype": "bfloat16"}],
 }
+TEN_STEPS_AN_EPOCH: dict[str, list[dict[str, Any]]] = {
+    "part of an epoch": [LABELS | {"epochs": 1.4, "batch_size": 12, "schedule": "constant"}],
+    "whole epochs": [LABELS | {"batch_size": 12}],
+    "stopped early": [
+        LABELS | {"epochs": 9, "batch_size": 12, "lr": 3e-2, "early_stopping": {"metric": "loss", "patience": 1}}
+    ],
+}
+"""A checkpoint is due where an epoch ends."""
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +110,7 @@ def train(kind: str, encoder: Path, splits: Path, output: Path, checkpoints: Pat
     return run_phases(
         model,
         tokenizer,
-        [(f"p{index}", Phase.model_validate(phase)) for index, phase in enumerate(KINDS[kind])],
+        [(f"p{index}", Phase.model_validate(phase)) for index, phase in enumerate((KINDS | TEN_STEPS_AN_EPOCH)[kind])],
         splits=Splits(*(splits / name for name in ("train", "unlabelled", "validation", "tasks"))),
         history=output / "history.jsonl",
         seed=3,
@@ -130,6 +140,37 @@ def test_a_resumed_run_ends_in_the_same_weights_and_history(
     killed_after(None)
     resumed = weights(train(kind, tiny_encoder, splits, tmp_path / "resumed", tmp_path / "checkpoints"))
     assert whole.keys() == resumed.keys()
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+    for name in ("history.jsonl", "phases.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "ten steps" in kind])
+@pytest.mark.parametrize(
+    "where", [(PhaseTrainer, "evaluate"), (PhaseCheckpoints, "finish")], ids=["evaluate", "finish"]
+)
+def test_a_run_killed_where_an_epoch_or_the_phase_ends_resumes_to_the_same_end(
+    kind: str,
+    where: tuple[type, str],
+    tiny_encoder: Path,
+    splits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = weights(train(kind, tiny_encoder, splits, tmp_path / "whole", None))
+    for kills in range(2):  # at the first validation, then at the second
+        original, left = getattr(where[0], where[1]), [kills]
+
+        def killed(self: Any, *arguments: Any, original: Any = original, left: list[int] = left, **named: Any) -> Any:
+            if left[0] == 0:
+                raise Killed
+            left[0] -= 1
+            return original(self, *arguments, **named)
+
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):  # some finish but once
+            patch.setattr(where[0], where[1], killed)
+            train(kind, tiny_encoder, splits, tmp_path / "killed", tmp_path / "checkpoints")
+    resumed = weights(train(kind, tiny_encoder, splits, tmp_path / "resumed", tmp_path / "checkpoints"))
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
     for name in ("history.jsonl", "phases.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    AlbertConfig,
     AutoModelForSequenceClassification,
     DebertaV2Config,
     DistilBertConfig,
@@ -120,6 +121,18 @@ def test_every_architecture_falls_into_head_layers_and_embeddings(name: str) -> 
     head = {name.split(".")[0] for name in by_level[0]} - {model.base_model_prefix}
     assert head == set(head_modules(model))
     assert model.get_input_embeddings().weight in set(by_level[-1].values())
+
+
+def test_an_architecture_without_a_list_of_layers_trains_as_a_whole_or_by_its_head() -> None:
+    settings = {"vocab_size": 40, "embedding_size": 8, "hidden_size": 16, "num_hidden_layers": 3}
+    config = AlbertConfig(**settings, num_attention_heads=2, intermediate_size=32)
+    model = AutoModelForSequenceClassification.from_config(config)
+    every = {name for name, _ in model.named_parameters()}
+    assert trained(model, "all") == every
+    assert trained(model, "head") == {name for name in every if name.startswith("classifier")}
+    for chosen, frozen in ((LastLayers(last_layers=1), False), ("all", True)):
+        with pytest.raises(UserError, match="has no list of layers"):
+            trained(model, chosen, freeze_embeddings=frozen)
 
 
 def test_head_modules_are_found_without_naming_the_architecture(model: PreTrainedModel) -> None:
