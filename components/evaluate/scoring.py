@@ -120,11 +120,6 @@ def _parameters(model: PreTrainedModel | PeftModel) -> int:
     return sum(weight.numel() for name, weight in model.named_parameters() if ".original_module." not in name)
 
 
-def _count(model: torch.nn.Module) -> int:
-    """How many parameters the model has; peft keeps the head from before beside the one that prompts go with."""
-    return sum(one.numel() for name, one in model.named_parameters() if ".original_module." not in name)
-
-
 def _shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.parquet"))
 
