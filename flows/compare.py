@@ -21,9 +21,19 @@ TITLES = {
     "teacher": "teacher",
     "student_without_distillation": "student without\ndistillation",
     "student": "student",
-    "lora_without_distillation": "LoRA without\ndistillation",
-    "lora": "LoRA student",
+    "lora_without_distillation": "{} without\ndistillation",
+    "lora": "{} student",
 }
+ADAPTERS = ("artifacts/finetune/adapter", "artifacts/finetune/model/adapter")
+METHODS = {
+    "LORA": "LoRA",
+    "IA3": "IA3",
+    "PROMPT_TUNING": "prompt tuning",
+    "PREFIX_TUNING": "prefix tuning",
+    "P_TUNING": "P-tuning",
+}
+FINE_TUNING = "fine-tuning"
+"""The method where the last phase of ``finetune`` trains no adapters."""
 NAMED_LEFT_OUT = 6
 SPEED = ("latency_p50_ms", "latency_p95_ms", "throughput_per_s")
 DASH = "-"
@@ -63,7 +73,16 @@ def comparison(root: Path) -> dict[str, Any]:
     }
     for model in models.values():
         model["ratios"] = _ratios(model, models["teacher"])
-    return metrics | {"models": models}
+    return metrics | {"models": models, "method": _method(root)}
+
+
+def _method(root: Path) -> str:
+    """How the student was tuned for its group, by what its last phase left behind."""
+    for folder in ADAPTERS:
+        found = _read(root / folder / "adapter_config.json")
+        if found is not None:
+            return METHODS.get(str(found.get("peft_type")), FINE_TUNING)
+    return FINE_TUNING
 
 
 def measured(root: Path) -> bool:
@@ -102,7 +121,7 @@ def markdown(comparison: dict[str, Any]) -> str:
 
 
 def verdicts(comparison: dict[str, Any]) -> list[str]:
-    """What the numbers say, in sentences: what the student keeps, what distillation gained, what LoRA gained."""
+    """What the numbers say, in sentences: what the student keeps, what distillation gained, what tuning it gained."""
     models, gains, group = comparison["models"], comparison["gains"], comparison["target_group"]
     teacher, student = models["teacher"], models["student"]
     share = f"{student['accuracy'] / teacher['accuracy']:.1%}" if teacher["accuracy"] else DASH
@@ -112,11 +131,16 @@ def verdicts(comparison: dict[str, Any]) -> list[str]:
     ]
     confidence = _confidence(comparison)
     sentences.append(f"Distillation, against the same student without it: {_gain(gains['distillation'], confidence)}.")
-    sentences += _of_the_tuned("LoRA on {}: {}.", gains["lora"], group, confidence)
+    method = comparison["method"]
+    sentences += _of_the_tuned(f"{_capital(method)} on {{}}: {{}}.", gains["lora"], group, confidence)
     if "distillation_before_lora" in gains:
-        told = "Distillation before LoRA, against LoRA alone, on {}: {}."
+        told = f"Distillation before {method}, against {method} alone, on {{}}: {{}}."
         sentences += _of_the_tuned(told, gains["distillation_before_lora"], group, confidence)
     return sentences
+
+
+def _capital(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def _of_the_tuned(sentence: str, gain: dict[str, Any], group: str, confidence: str) -> list[str]:
@@ -154,13 +178,14 @@ def _ratios(model: dict[str, Any], teacher: dict[str, Any]) -> dict[str, float |
 def _columns(comparison: dict[str, Any]) -> list[Column]:
     """All columns; groups stand beside the accuracy, the target group being the one to keep longest."""
     models, target = comparison["models"], comparison["target_group"]
+    tuned = "fine-tuned" if comparison["method"] == FINE_TUNING else comparison["method"]
 
     def column(header: str, need: int, cell: Callable[[dict[str, Any]], str]) -> Column:
         return Column(header, [cell(model) for model in models.values()], need)
 
     groups = list(models["teacher"]["groups"])
     return [
-        Column("model", [TITLES[name] for name in models], 10),
+        Column("model", [TITLES[name].format(tuned) for name in models], 10),
         column("accuracy", 9, lambda model: f"{_percent(model['accuracy'])}\n{_range(model['accuracy_ci'])}"),
         column("F1", 3, lambda model: _percent(model["macro_f1"])),
         *(

@@ -60,6 +60,8 @@ def write(root: Path, groups: dict[str, float] = GROUPS, benchmark: bool = True)
     }
     (root / "artifacts/evaluate").mkdir(parents=True)
     (root / "artifacts/evaluate/metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    (root / "artifacts/finetune/adapter").mkdir(parents=True)
+    (root / "artifacts/finetune/adapter/adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
     if benchmark:
         speeds = {
             name: {"latency_p50_ms": latency, "latency_p95_ms": 2 * latency, "throughput_per_s": 1000 / latency}
@@ -247,3 +249,20 @@ def test_speeds_of_other_models_are_not_shown(tmp_path: Path) -> None:
     lock = (tmp_path / "dvc.lock").read_text(encoding="utf-8")
     (tmp_path / "dvc.lock").write_text(lock.replace("hash of finetune", "another hash"), encoding="utf-8")
     assert comparison(tmp_path)["models"]["lora"]["throughput_per_s"] is None
+
+
+@pytest.mark.parametrize(
+    ("method", "title", "sentence"),
+    [("IA3", "IA3 student", "IA3 on products"), (None, "fine-tuned student", "Fine-tuning on products")],
+)
+def test_the_fine_tune_is_called_what_it_was(tmp_path: Path, method: str | None, title: str, sentence: str) -> None:
+    write(tmp_path)
+    config = tmp_path / "artifacts/finetune/adapter/adapter_config.json"
+    if method is None:
+        config.unlink()
+    else:
+        config.write_text(json.dumps({"peft_type": method}), encoding="utf-8")
+    found = comparison(tmp_path)
+    assert any(line.startswith(title) for line in rendered(found, 120))
+    assert any(said.startswith(sentence) for said in verdicts(found))
+    assert not any("LoRA" in said for said in verdicts(found))
