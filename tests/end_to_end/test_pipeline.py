@@ -19,7 +19,7 @@ Project = Any
 pytestmark = pytest.mark.xdist_group("end_to_end")
 
 NAMES = ["teacher", "student", "student_without_distillation", "lora"]
-STAGES = ["validate", "teacher", "label", "distill", "control", "finetune", "evaluate"]
+STAGES = ["validate", "teacher", "label", "distill", "control", "finetune", "controls", "evaluate"]
 
 
 def count(project: Project, database: str, query: str) -> list[tuple[Any, ...]]:
@@ -84,7 +84,7 @@ def test_the_output_of_every_stage_is_in_the_log_of_its_task(finished_project: P
     for stage, words in {
         "validate": "rows",
         "teacher": "phase general",
-        "label": "labelled train",
+        "label": "calibration: temperature",
         "evaluate": "",
     }.items():
         assert any(stage == name and words in message for name, message in logged), (stage, logged)
@@ -128,7 +128,7 @@ def test_a_changed_parameter_reruns_just_what_depends_on_it_and_going_back_resto
     copied.edit(lambda params: params["finetune"]["phases"]["specific"].update(epochs=2))
     outcomes = copied.outcomes(copied.run("stillhouse", "run").stdout)
     unchanged = dict.fromkeys(STAGES[:5], "unchanged")
-    assert outcomes == unchanged | dict.fromkeys(["finetune", "evaluate", "benchmark", "publish"], "ran")
+    assert outcomes == unchanged | dict.fromkeys(["finetune", "controls", "evaluate", "benchmark", "publish"], "ran")
     parents = (
         "SELECT count(*) FROM runs WHERE run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key='mlflow.parentRunId')"
     )
