@@ -261,7 +261,8 @@ def test_a_hybrid_fine_tune_learns_from_its_own_groups_pool(
 ) -> None:
     phase = SPECIFIC | {"objective": "distill", "trainable": "all", "epochs": 1}
     hybrid = run_finetune(tiny_splits, made, tmp_path / "hybrid", phases={"specific": phase})
-    labels = run_finetune(tiny_splits, made, tmp_path / "labels", phases={"specific": phase}, alpha=0.0, beta=1.0)
+    alone: dict[str, Any] = {"alpha": 0.0, "beta": 1.0, "pseudo_labels": {"kind": "none"}}
+    labels = run_finetune(tiny_splits, made, tmp_path / "labels", phases={"specific": phase}, **alone)
     (told,) = json.loads((hybrid / "phases.json").read_text())
     assert told["objective"] == "distill"
     assert told["rows"] == 60 + 15  # of the group a, with and without a label

@@ -249,7 +249,7 @@ def test_tasks_judgements_and_models_are_written_beside_the_splits_and_told(
     assert not list(output.glob("tmp*"))
     printed = capsys.readouterr().out
     assert "task topics: 2 labels; rows: train 18, validation 2" in printed
-    assert "cover 0 of 80 training rows and 5 of 10 pool rows" in printed
+    assert "cover 0 of 80 training rows, 5 of 10 pool rows, 0 of 50 validation rows" in printed
     page = (folder.root / "reports/gate/report.html").read_text("utf-8")
     assert all(words in page for words in ("data/beside/entities.jsonl", "cover 0 of 80", "data/models/other"))
     assert "&lt;i&gt;天气" in page
