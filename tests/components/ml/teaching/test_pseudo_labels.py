@@ -95,7 +95,8 @@ def test_hard_labels_are_the_teachers_classes(pool: tuple[Path, np.ndarray, np.n
     assert labels is not None
     assert labels.dtype == np.int32
     assert labels.tolist() == [classes[row] if took else UNKNOWN for row, took in zip(asked, taken, strict=True)]
-    assert taken[2] == taken[4] == False  # noqa: E712  (row 0 is unknown, 12345 isn't there)
+    assert not taken[2]  # row 0 is unknown
+    assert not taken[4]  # 12345 isn't there
 
 
 def test_the_choice_can_be_among_some_rows_only(pool: tuple[Path, np.ndarray, np.ndarray]) -> None:

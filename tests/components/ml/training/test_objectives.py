@@ -40,7 +40,8 @@ def batch() -> dict[str, Tensor]:
 
 def gradient(objective: Labels, batch: dict[str, Tensor], parts: int) -> Tensor:
     model = Linear()
-    chunks = [dict(zip(batch, values, strict=True)) for values in zip(*(v.chunk(parts) for v in batch.values()))]  # noqa: B905
+    split = [values.chunk(parts) for values in batch.values()]
+    chunks = [dict(zip(batch, values, strict=True)) for values in zip(*split, strict=True)]
     counts = torch.stack([objective.counts(chunk) for chunk in chunks]).sum(0)
     for chunk in chunks:
         objective.loss(model, chunk, counts).backward()
