@@ -14,7 +14,7 @@ from components.ml.models.folders import check_folder, count_layers
 from components.params.project import Params
 from components.validate.reading import check_files
 from flows.phase_checks import check_layers, check_phases, check_students_tokenizer, raise_all
-from flows.workspace import PlannedStage, Workspace
+from flows.repo.workspace import PlannedStage, Workspace
 
 MOST_LISTED = 20
 

@@ -22,9 +22,9 @@ from flows.benchmark import benchmark
 from flows.display import Display
 from flows.models import contents, evaluated
 from flows.receipts import BENCHMARKED, PUBLISHED, REPORTED, outstanding, receipt
+from flows.repo.workspace import Workspace
 from flows.tracking.record import ModelRecord, PipelineRecord, gain_metrics, model_metrics, phase_params
 from flows.tracking.tracker import Tracker
-from flows.workspace import Workspace
 
 EVALUATED = Path("artifacts/evaluate")
 

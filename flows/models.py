@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.component import COMPONENTS
-from flows import lockfile
+from flows.repo import lockfile
 
 CONTROLS = "controls"
 _OTHER_INPUTS = ("test", CONTROLS)

@@ -17,9 +17,9 @@ from flows import effects
 from flows.checks import check, check_groups, check_plan
 from flows.display import Display
 from flows.models import models
+from flows.repo.workspace import PlannedStage, Workspace
 from flows.stages import Listener, run_stages
 from flows.tracking.tracker import Parent, Tracker
-from flows.workspace import PlannedStage, Workspace
 
 
 @flow(name="stillhouse", validate_parameters=False)

@@ -11,10 +11,10 @@ from components.errors import UserError
 from components.params.project import Params
 from flows import gate_report
 from flows.compare import measured
+from flows.repo.workspace import PlannedStage, Workspace
 from flows.settings import STATE
 from flows.tracking import presence
 from flows.tracking.store import shown, tracking_uri
-from flows.workspace import PlannedStage, Workspace
 
 FOLDER = STATE / "receipts"
 REPORTED, BENCHMARKED, PUBLISHED = "gate report", "benchmark", "publish"

@@ -21,7 +21,7 @@ from components import errors
 from components.component import partial_folder
 from flows.display import Display
 from flows.processes import Process
-from flows.workspace import PlannedStage, Workspace
+from flows.repo.workspace import PlannedStage, Workspace
 
 FOLLOW_SECONDS = 1.0
 PATIENCE_SECONDS = 30.0  # a tracking server that hangs must not hold up the pipeline for longer

@@ -38,7 +38,7 @@ def test_ml_is_kept_from_every_stage() -> None:
 @pytest.mark.parametrize(
     ("contract", "exempt", "library"),
     [
-        ("Only the workspace imports DVC", "flows.workspace", "dvc"),
+        ("Only the checkout imports DVC", "flows.repo", "dvc"),
         ("Only tracking imports MLflow", "flows.tracking", "mlflow"),
     ],
 )

@@ -14,7 +14,7 @@ from components.ml.models.folders import check_folder
 from components.validate.formats import EXTENSIONS, column_names, count_rows
 from components.validate.reading import shards
 from flows.data.suggest import suggest_section
-from flows.workspace import Workspace
+from flows.repo.workspace import Workspace
 
 __all__ = ["add", "suggest_section"]
 

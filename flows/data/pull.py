@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.errors import UserError, disk_full
 from flows.data import demo
-from flows.workspace import Workspace
+from flows.repo.workspace import Workspace
 
 
 def pull(workspace: Workspace, report: Callable[[str], None] = print) -> None:

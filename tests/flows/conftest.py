@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from flows.workspace import Workspace
+from flows.repo.workspace import Workspace
 
 DVC_YAML = """\
 stages:

@@ -18,7 +18,7 @@ from components.errors import UserError
 from components.params.project import Params
 from flows.checks import check, check_groups, check_plan
 from flows.phase_checks import check_layers, check_phases, check_students_tokenizer
-from flows.planning import Action, PlannedStage
+from flows.repo.planning import Action, PlannedStage
 
 ROOT = Path(__file__).parents[2]
 Change = Callable[[dict[str, Any]], None]

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from components.errors import UserError
 from flows import cli
-from flows.planning import PlannedStage
+from flows.commands import common, data, run
+from flows.repo.planning import PlannedStage
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [[], ["run"], ["plan"], ["compare"], ["ui"], ["runtime"], ["data"], ["data", "pull"], ["data", "add"]]
@@ -45,7 +46,7 @@ import flows.cli as cli
 def workspace():
     BODY
 
-cli._workspace = workspace
+cli.common.workspace = workspace
 cli.main()
 """
 
@@ -68,7 +69,7 @@ def plan_raises(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], Re
         def workspace() -> NoReturn:
             raise error
 
-        monkeypatch.setattr(cli, "_workspace", workspace)
+        monkeypatch.setattr(common, "workspace", workspace)
         return invoke("plan")
 
     return plan
@@ -87,7 +88,7 @@ def test_help_works_for_every_command_and_imports_nothing_heavy() -> None:
 
 def test_every_command_is_among_those_whose_help_is_tested() -> None:
     found = [[str(command.callback.__name__)] for command in cli.app.registered_commands]
-    found += [["data", str(command.callback.__name__)] for command in cli.data_app.registered_commands]
+    found += [["data", str(command.callback.__name__)] for command in data.app.registered_commands]
     assert sorted([*found, [], ["data"]]) == sorted(COMMANDS)
 
 
@@ -147,7 +148,7 @@ def test_a_mistake_in_a_command_of_a_group_is_told_as_well(monkeypatch: pytest.M
     def workspace() -> NoReturn:
         raise UserError("No project.")
 
-    monkeypatch.setattr(cli, "_workspace", workspace)
+    monkeypatch.setattr(common, "workspace", workspace)
     done = invoke("data", "pull")
     assert (done.exit_code, done.stderr) == (2, "Error: No project.\n")
 
@@ -191,8 +192,8 @@ class TestPlan:
             ],
             "then": ["benchmark", "publish"],
         }
-        monkeypatch.setattr(cli, "_workspace", lambda: None)
-        monkeypatch.setattr(cli, "_foresee", lambda workspace: (found["plan"], found["then"]))
+        monkeypatch.setattr(common, "workspace", lambda: None)
+        monkeypatch.setattr(run, "_foresee", lambda workspace: (found["plan"], found["then"]))
         return found
 
     def test_for_machines_it_is_json_with_stages_and_then(self) -> None:
@@ -229,15 +230,15 @@ class TestRun:
             started.append(parallel)
             return ["publish: [mlflow] is away"]
 
-        monkeypatch.setattr(cli, "_workspace", lambda: None)
-        monkeypatch.setattr(cli, "_run_flow", flow)
-        monkeypatch.setattr(cli, "_print_comparison", lambda console, workspace: console.print("COMPARED"))
+        monkeypatch.setattr(common, "workspace", lambda: None)
+        monkeypatch.setattr(run, "_run_flow", flow)
+        monkeypatch.setattr(run, "_print_comparison", lambda console, workspace: console.print("COMPARED"))
         return started
 
     def test_no_flow_is_started_when_there_is_nothing_to_do(
         self, runs: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cli, "_foresee", lambda _: ([PlannedStage("validate", "skip")], []))
+        monkeypatch.setattr(run, "_foresee", lambda _: ([PlannedStage("validate", "skip")], []))
         done = invoke("run")
         assert (done.exit_code, runs) == (0, [])
         assert "COMPARED" in done.stdout
@@ -245,7 +246,7 @@ class TestRun:
     def test_a_side_effect_that_failed_is_told_after_the_comparison(
         self, runs: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cli, "_foresee", lambda _: ([PlannedStage("validate", "skip")], ["publish"]))
+        monkeypatch.setattr(run, "_foresee", lambda _: ([PlannedStage("validate", "skip")], ["publish"]))
         done = invoke("run", "--parallel", "3")
         assert (done.exit_code, runs) == (0, [3])
         assert done.stdout.index("COMPARED") < done.stdout.index("Not done: publish: [mlflow] is away")
@@ -262,7 +263,7 @@ def test_only_a_port_that_was_asked_for_is_insisted_on(
     from flows import server
 
     asked: list[Any] = []
-    monkeypatch.setattr(cli, "_workspace", lambda: SimpleNamespace(root=tmp_path))
+    monkeypatch.setattr(common, "workspace", lambda: SimpleNamespace(root=tmp_path))
     monkeypatch.setattr(server, "serve_uis", lambda root, prefect, mlflow, say: asked.append((prefect, mlflow)))
     assert invoke("ui", *options).exit_code == 0
     assert asked == [ports]
@@ -274,7 +275,7 @@ def test_a_plan_that_this_machine_cannot_carry_out_is_refused(monkeypatch: pytes
     def refuse(*_: Any) -> NoReturn:
         raise UserError("runtime.device: cuda was asked for.", "Choose one of: cpu.")
 
-    monkeypatch.setattr(cli, "_workspace", lambda: SimpleNamespace(plan=list))
+    monkeypatch.setattr(common, "workspace", lambda: SimpleNamespace(plan=list))
     monkeypatch.setattr(checks, "check", lambda workspace: None)
     monkeypatch.setattr(checks, "check_plan", refuse)
     for command in ("plan", "run"):
@@ -292,7 +293,7 @@ def compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(compare, "comparison", lambda root: {})
     monkeypatch.setattr(compare, "table", lambda comparison, width: "")
     monkeypatch.setattr(compare, "verdicts", lambda comparison: [])
-    monkeypatch.setattr(cli, "_workspace", lambda: SimpleNamespace(root=tmp_path))
+    monkeypatch.setattr(common, "workspace", lambda: SimpleNamespace(root=tmp_path))
     return tmp_path
 
 

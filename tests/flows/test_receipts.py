@@ -12,8 +12,8 @@ import pytest
 from components.errors import UserError
 from components.params.project import Benchmark, Publish
 from flows import gate_report, receipts
-from flows.planning import PlannedStage
 from flows.receipts import Receipt
+from flows.repo.planning import PlannedStage
 from flows.tracking import presence
 
 

@@ -171,7 +171,7 @@ from rich.console import Console
 from prefect import flow
 from flows.display import Display
 from flows.stages import run_stages
-from flows.workspace import Workspace
+from flows.repo.workspace import Workspace
 
 @flow
 def toy():

@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError, disk_full
-from flows import graph, lockfile
 from flows.data.changes import DataChanges, compare
-from flows.graph import Stage
-from flows.planning import PlannedStage, Planner
+from flows.repo import graph, lockfile
+from flows.repo.graph import Stage
+from flows.repo.planning import PlannedStage, Planner
+from flows.settings import STATE
 
 __all__ = ["DataChanges", "PlannedStage", "Stage", "Workspace"]
+
+OWNER = "owner"
+"""In a worktree's state folder: the file with the path of the checkout that it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,19 @@ class Workspace:
         )
 
     @property
+    def state(self) -> Path:
+        """The folder of what isn't in git: run history, checkpoints, errors, receipts, worktrees."""
+        return self.root / STATE
+
+    @property
+    def owner(self) -> Workspace:
+        """The checkout that this worktree belongs to; itself when it is none."""
+        try:
+            return Workspace(Path((self.state / OWNER).read_text(encoding="utf-8").strip()))
+        except FileNotFoundError:
+            return self
+
+    @property
     def data(self) -> Path:
         """The data folder."""
         return self.root / "data"
@@ -58,12 +75,12 @@ class Workspace:
 
     def stages(self) -> dict[str, Stage]:
         """The graph by stage name, in topological order; stages that could swap stand as dvc.yaml has them."""
-        with self._repo() as repo:
+        with self.repo() as repo:
             return graph.build(repo, self.root)[0]
 
     def plan(self) -> list[PlannedStage]:
         """What a run would do to each stage, in topological order; runs and changes nothing."""
-        with self._repo() as repo:
+        with self.repo() as repo:
             stages, tracked = graph.build(repo, self.root)
             never_run = set(stages) - set(self.lock_entries())
             return Planner(self.root, tracked, never_run, _in_run_cache).plan(list(stages.values()))
@@ -80,7 +97,7 @@ class Workspace:
     def inputs_digest(self) -> str:
         """sha256 over all that decides the results and is known before a run: each stage's command,
         parameter values, and the hashes of the code and data that it reads and no stage writes."""
-        with self._repo() as repo:
+        with self.repo() as repo:
             stages, tracked = graph.build(repo, self.root)
             outs = [out.fs_path for item in tracked.values() for out in item.outs]
             return lockfile.digest({name: graph.inputs(tracked[name], outs, self.root) for name in stages})
@@ -95,13 +112,13 @@ class Workspace:
 
     def folder_hash(self, path: Path) -> str:
         """The hash DVC gives to a folder, such as ``0a1b....dir``; it depends on file names and contents only."""
-        with self._repo() as repo:
+        with self.repo() as repo:
             return str(_tree(repo, self.root / path).hash_info.value)
 
     def data_changes(self) -> DataChanges:
         """How the data folder, which must exist, differs from data.dvc; without data.dvc every file is new."""
         pinned = self.data_hash()
-        with self._repo() as repo:
+        with self.repo() as repo:
             tree = _tree(repo, self.data)
             if tree.hash_info.value == pinned:
                 return DataChanges()
@@ -127,18 +144,18 @@ class Workspace:
 
     def add_data(self, relink: bool = True) -> None:
         """Put data/ into DVC's cache and pin it in data.dvc; without ``relink`` its files stay as they are on disk."""
-        with self._repo() as repo:
+        with self.repo() as repo:
             repo.add(str(self.data), relink=relink)
 
     def commit_data(self) -> None:
         """See to it that DVC's cache holds the data folder, which must match data.dvc."""
-        with self._repo() as repo:
+        with self.repo() as repo:
             if _data_out(repo, self.data_file).changed_cache():
                 repo.commit(str(self.data_file))
 
     def checkout_data(self) -> bool:
         """Put the pinned data folder in place from DVC's cache; False when the cache doesn't hold all of it."""
-        with self._repo() as repo:
+        with self.repo() as repo:
             if _data_out(repo, self.data_file).changed_cache():
                 return False
             repo.checkout(targets=[str(self.data_file)])
@@ -152,7 +169,7 @@ class Workspace:
         """
         from dvc.lock import LockError
 
-        with self._repo() as repo:
+        with self.repo() as repo:
             remote = repo.config["core"].get("remote")
             if not remote:
                 return False
@@ -183,7 +200,7 @@ class Workspace:
             return None
 
     @contextmanager
-    def _repo(self) -> Iterator[Any]:
+    def repo(self) -> Iterator[Any]:
         """DVC's Repo, open; its errors, and a full disk, become readable."""
         os.environ.setdefault("DVC_NO_ANALYTICS", "1")
         from dvc.exceptions import DvcException

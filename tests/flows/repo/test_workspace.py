@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from components.errors import UserError
-from flows.workspace import Workspace
+from flows.repo.workspace import Workspace
 
 Toy = Any
 UNCHANGED: dict[str, tuple[str, list[str]]] = {name: ("skip", []) for name in ("first", "second", "join", "other")}

@@ -7,19 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.graph import Stage, files_read, inside, relative
+from flows.repo.graph import Stage, files_read, inside, relative
 
-Action = Literal["run", "restore", "skip", "depends"]
+Action = Literal["run", "resume", "restore", "skip", "depends"]
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """``restore``: the outputs come from DVC's cache. ``depends``: what happens here depends on the bytes
-    that stages before it will write."""
+    """``resume``: training goes on at ``step``. ``restore``: the outputs come from DVC's cache or remote.
+    ``depends``: what happens here depends on the bytes that stages before it will write. ``seconds`` is what
+    the action will take, by earlier runs; None when nothing is known."""
 
     name: str
     action: Action
     because: list[str] = field(default_factory=list)
+    step: int | None = None
+    seconds: float | None = None
 
 
 @dataclass
