@@ -10,6 +10,7 @@ import traceback
 from components import errors, runtime
 from components.component import COMPONENTS
 from components.errors import UserError
+from components.keeping import checkpoint_folder
 from components.loader import load_params
 
 # No network, no telemetry, and none of the libraries' own progress bars and advice.
@@ -48,7 +49,8 @@ def _run(name: str) -> None:
     runtime.check()
     runtime.limit_threads(params.runtime.threads)
     os.environ.update(ENVIRONMENT)
-    COMPONENTS[name].run(params)
+    with checkpoint_folder(COMPONENTS[name], params) as checkpoints:
+        COMPONENTS[name].run(params, checkpoints)
 
 
 def _report(name: str, error: UserError) -> int:

@@ -23,7 +23,8 @@ class Component:
     ``entry`` is ``module:function``, imported only when it runs. The function is called with
     one keyword argument for each input (a path), for each parameter (its value in params.yaml),
     for each store (a folder that may be deleted at any time: that changes how long the stage takes,
-    never its result) and for ``output`` (the folder to fill).
+    never its result) and for ``output`` (the folder to fill). One that ``resumes`` also takes ``checkpoints`` (a
+    store of its own, or None) and ``checkpoint_every`` (optimiser steps).
     """
 
     name: str
@@ -32,6 +33,7 @@ class Component:
     inputs: Mapping[str, str]
     parameters: Mapping[str, str]
     stores: Mapping[str, str] = field(default_factory=dict)
+    resumes: bool = False
 
     @property
     def output(self) -> Path:
@@ -49,11 +51,14 @@ class Component:
         loaded: Callable[..., None] = getattr(importlib.import_module(module), name)
         return loaded
 
-    def arguments(self, params: Params) -> dict[str, Any]:
+    def arguments(self, params: Params, checkpoints: Path | None = None) -> dict[str, Any]:
         """The keyword arguments of the function, but for ``output``."""
         paths = {role: Path(resolve(path, params)) for role, path in self.inputs.items()}
         values = {role: params.get(key) for role, key in self.parameters.items()}
-        return paths | values | {role: Path(folder) for role, folder in self.stores.items()}
+        stores: dict[str, Any] = {role: Path(folder) for role, folder in self.stores.items()}
+        if self.resumes:
+            stores |= {"checkpoints": checkpoints, "checkpoint_every": params.checkpoints.every}
+        return paths | values | stores
 
     def full_version(self) -> str:
         """The declared version and a short hash of the code that the component can reach."""
@@ -62,15 +67,16 @@ class Component:
             digest.update(path.relative_to(PACKAGE.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         return f"{self.version}+{digest.hexdigest()[:7]}"
 
-    def run(self, params: Params) -> None:
+    def run(self, params: Params, checkpoints: Path | None = None) -> None:
         """Compute the output beside its place, then put it there in one rename.
 
+        What is in the folder ``checkpoints`` must come from the same fingerprint; None keeps no checkpoints.
         A run that fails leaves a ``.partial`` folder at most, which the next run removes.
         """
         partial = partial_folder(self.output)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        self.function()(**self.arguments(params), output=partial)
+        self.function()(**self.arguments(params, checkpoints), output=partial)
         shutil.rmtree(self.output, ignore_errors=True)
         partial.rename(self.output)
 
@@ -87,28 +93,32 @@ def resolve(path: str, params: Params) -> str:
     return path
 
 
-def code_closure(module: str) -> list[Path]:
+def code_closure(module: str, package: Path | None = None) -> list[Path]:
     """Every file of ``components/`` that ``module`` imports, directly or not, itself included; sorted.
 
-    Lazy imports inside functions count. The launcher (``__main__`` and this module) is left out:
-    it carries values and paths, which dvc.yaml tracks, and computes nothing.
+    Lazy imports inside functions count. The launcher (``__main__``, this module and those that only they import)
+    is left out: it carries values and paths, which dvc.yaml tracks, and computes nothing.
+
+    Args:
+        package: another checkout's folder ``components``; None is the one of this module.
     """
+    package = package or PACKAGE
     found: set[Path] = set()
     waiting = [module]
     while waiting:
-        path = _file(waiting.pop())
+        path = _file(waiting.pop(), package)
         if path and path not in found:
             found.add(path)
             waiting += _imports(path)
     return sorted(found)
 
 
-def _file(module: str) -> Path | None:
-    """The file of a module of this package; None for anything else."""
+def _file(module: str, package: Path) -> Path | None:
+    """The file of a module of the package; None for anything else."""
     parts = module.split(".")
-    if parts[0] != PACKAGE.name:
+    if parts[0] != package.name:
         return None
-    base = PACKAGE.joinpath(*parts[1:])
+    base = package.joinpath(*parts[1:])
     candidates = (base.with_suffix(".py"), base / "__init__.py")
     return next((path for path in candidates if path.is_file() and path.stat().st_size), None)
 
@@ -145,6 +155,7 @@ COMPONENTS: dict[str, Component] = {
             "components.teacher:run",
             inputs=_ROWS | {"schema": f"{_VALIDATED}/schema.json", "base_model": "${teacher.base}"},
             parameters=_COMMON | {"settings": "teacher"},
+            resumes=True,
         ),
         Component(
             "label",
@@ -172,6 +183,7 @@ COMPONENTS: dict[str, Component] = {
             "components.distill:run",
             inputs=_ROWS | _TEACHER | _MODELS,
             parameters=_COMMON | {"models": "data.models", "settings": "distill"},
+            resumes=True,
         ),
         Component(
             "control",
@@ -185,6 +197,7 @@ COMPONENTS: dict[str, Component] = {
                 "order": "distill.order",
                 "phases": "distill.phases",
             },
+            resumes=True,
         ),
         Component(
             "finetune",
@@ -192,6 +205,7 @@ COMPONENTS: dict[str, Component] = {
             "components.finetune:run",
             inputs=_ROWS | _TEACHER | {"student": "artifacts/distill/model"},
             parameters=_COMMON | {"settings": "finetune"},
+            resumes=True,
         ),
         Component(
             "controls",
@@ -200,6 +214,7 @@ COMPONENTS: dict[str, Component] = {
             inputs=_ROWS | _TEACHER | _MODELS | {"student_without_distillation": "artifacts/control/model"},
             parameters=_COMMON
             | {"models": "data.models", "distill": "distill", "finetune": "finetune", "settings": "controls"},
+            resumes=True,
         ),
         Component(
             "evaluate",

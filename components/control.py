@@ -27,6 +27,8 @@ def run(
     order: list[str],
     phases: dict[str, Phase],
     output: Path,
+    checkpoints: Path | None = None,
+    checkpoint_every: int = 0,
 ) -> None:
     """Write ``model/`` (a transformers folder), ``history.jsonl`` and ``phases.json``.
 
@@ -35,6 +37,7 @@ def run(
     ``folders`` tells what the folders of ``models`` hold: an input so that the stage runs again when that changes.
     """
     use_device(runtime.device, runtime.threads)
-    training = Training(Splits(train, unlabelled, validation, tasks), seed, runtime, max_length)
+    splits = Splits(train, unlabelled, validation, tasks)
+    training = Training(splits, seed, runtime, max_length, checkpoints, checkpoint_every)
     sequence = without_distillation([(name, phases[name]) for name in order])
     train_student(training, Teaching(teacher, None, models), student, sequence, output)

@@ -33,6 +33,8 @@ def run(
     finetune: Finetune,
     settings: Controls,
     output: Path,
+    checkpoints: Path | None = None,
+    checkpoint_every: int = 0,
 ) -> None:
     """Write ``controls.json`` and what it tells of, every model in a folder like that of the stage it is a control of.
 
@@ -57,14 +59,16 @@ def run(
         from components.recipes import Teaching, Training, fine_tune
 
         use_device(runtime.device, runtime.threads)
-        training = Training(Splits(train, unlabelled, validation, tasks), seed, runtime, max_length)
+        splits = Splits(train, unlabelled, validation, tasks)
+        training = Training(splits, seed, runtime, max_length, checkpoints, checkpoint_every)
         teaching = Teaching(teacher, teacher_logits, models)
         if settings.direct_finetune:
             print("the fine-tune without distillation first", flush=True)
-            fine_tune(training, teaching, finetune, student_without_distillation, output / "direct")
+            student = student_without_distillation
+            fine_tune(training.part("direct"), teaching, finetune, student, output / "direct")
             direct = _digest(output / "direct/model")
         for other in settings.seeds:
-            again = dataclasses.replace(training, seed=other)
+            again = dataclasses.replace(training.part(f"seed-{other}"), seed=other)
             _train_all(again, teaching, distill, finetune, settings.direct_finetune, output / "seeds" / str(other))
     told = {"seed": seed, "seeds": settings.seeds, "direct_finetune": settings.direct_finetune, "direct": direct}
     (output / "controls.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
@@ -83,11 +87,11 @@ def _train_all(
     }
     for name, (phases, distillation) in students.items():
         print(f"seed {training.seed}: {name}", flush=True)
-        train_student(training, teaching, distill.student, phases, folder / name, distillation)
+        train_student(training.part(name), teaching, distill.student, phases, folder / name, distillation)
     tuned = {"lora": "student"} | ({"lora_without_distillation": "student_without_distillation"} if direct else {})
     for name, student in tuned.items():
         print(f"seed {training.seed}: {name}", flush=True)
-        fine_tune(training, teaching, finetune, folder / student / "model", folder / name)
+        fine_tune(training.part(name), teaching, finetune, folder / student / "model", folder / name)
 
 
 def _digest(folder: Path) -> str:

@@ -25,12 +25,15 @@ def run(
     models: dict[str, str],
     settings: Distill,
     output: Path,
+    checkpoints: Path | None = None,
+    checkpoint_every: int = 0,
 ) -> None:
     """Write ``model/`` (a transformers folder), ``history.jsonl`` and ``phases.json``.
 
     ``folders`` tells what the folders of ``models`` hold: an input so that the stage runs again when that changes.
     """
     use_device(runtime.device, runtime.threads)
-    training = Training(Splits(train, unlabelled, validation, tasks), seed, runtime, max_length)
+    splits = Splits(train, unlabelled, validation, tasks)
+    training = Training(splits, seed, runtime, max_length, checkpoints, checkpoint_every)
     teaching = Teaching(teacher, teacher_logits, models)
     train_student(training, teaching, settings.student, settings.sequence, output, settings)

@@ -24,6 +24,8 @@ def run(
     max_length: int,
     settings: Finetune,
     output: Path,
+    checkpoints: Path | None = None,
+    checkpoint_every: int = 0,
 ) -> None:
     """Write ``model/`` (a transformers folder, adapters merged), ``history.jsonl`` and ``phases.json``.
 
@@ -32,5 +34,6 @@ def run(
     objective ``distill`` mix true labels with the teacher's logits, on the task's own rows and the pool's.
     """
     use_device(runtime.device, runtime.threads)
-    training = Training(Splits(train, unlabelled, validation, tasks), seed, runtime, max_length)
+    splits = Splits(train, unlabelled, validation, tasks)
+    training = Training(splits, seed, runtime, max_length, checkpoints, checkpoint_every)
     fine_tune(training, Teaching(teacher, teacher_logits, {}), settings, student, output)

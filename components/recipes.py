@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,6 @@ from components.params.phases import Distillation, Phase
 from components.params.stages import Finetune, Runtime, Student
 from components.params.trainable import Prompts
 
-CHECKED_ROWS = 64
 TOLERANCE = 1e-4
 """Greatest difference of a logit between two forms of a model: float32 rounding, not a lost weight."""
 
@@ -32,12 +31,21 @@ NamedPhases = Sequence[tuple[str, Phase]]
 
 @dataclass(frozen=True)
 class Training:
-    """What every training is given: the rows, the seed, where and how to compute, how many tokens a text keeps."""
+    """What every training is given: the rows, the seed, where and how to compute, how many tokens a text keeps.
+
+    ``checkpoints`` is the folder for them; None keeps none.
+    """
 
     splits: Splits
     seed: int
     runtime: Runtime
     max_length: int
+    checkpoints: Path | None = None
+    checkpoint_every: int = 0
+
+    def part(self, name: str) -> Training:
+        """The same for one of several trainings, with checkpoints of its own."""
+        return self if self.checkpoints is None else replace(self, checkpoints=self.checkpoints / name)
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,8 @@ def train_student(
         seed=training.seed,
         runtime=training.runtime,
         max_length=training.max_length,
+        checkpoints=training.checkpoints,
+        checkpoint_every=training.checkpoint_every,
         lessons=_lessons(teaching, distillation, sequence, tokenizer, origin),
         base_folder=Path(teaching.models[student.model]) if student.model else None,
     )
@@ -109,10 +119,12 @@ def fine_tune(training: Training, teaching: Teaching, settings: Finetune, studen
         seed=training.seed,
         runtime=training.runtime,
         max_length=training.max_length,
+        checkpoints=training.checkpoints,
+        checkpoint_every=training.checkpoint_every,
         lessons=_lessons(teaching, settings, settings.sequence, tokenizer),
         base_name=_settled(base).as_posix(),
     )
-    texts = first_texts(training.splits.validation, CHECKED_ROWS)
+    texts = first_texts(training.splits.validation)
     expected = predict_logits(trained, tokenizer, texts, max_length=training.max_length)
     save_trained(trained, tokenizer, output, keep_base=base == output / "base")
     forms: dict[str, PreTrainedModel | PeftModel] = {"model": load_classifier(output / "model")[0]}

@@ -18,8 +18,6 @@ from components.ml.rows.tokenised import Splits, first_texts
 from components.ml.training.phases import run_phases
 from components.params.stages import Runtime, Teacher
 
-CHECKED_ROWS = 64
-
 
 def run(
     *,
@@ -34,6 +32,8 @@ def run(
     max_length: int,
     settings: Teacher,
     output: Path,
+    checkpoints: Path | None = None,
+    checkpoint_every: int = 0,
 ) -> None:
     """Write ``model/`` (a transformers folder), ``history.jsonl`` and ``phases.json``."""
     use_device(runtime.device, runtime.threads)
@@ -56,6 +56,8 @@ def run(
         runtime=runtime,
         max_length=max_length,
         base_folder=base_model,
+        checkpoints=checkpoints,
+        checkpoint_every=checkpoint_every,
     )
     save(merged(trained), tokenizer, output / "model")
 
@@ -71,7 +73,7 @@ def _take_as_it_is(folder: Path, labels: list[str], validation: Path, max_length
             "List the labels in the teacher's order in data.labels, or name a phase in teacher.order to tune it.",
             "parameters",
         )
-    texts = first_texts(validation, CHECKED_ROWS)
+    texts = first_texts(validation)
     if not np.isfinite(predict_logits(model, tokenizer, texts, max_length=max_length)).all():
         raise UserError(
             f"teacher.base: {folder} gives logits that are not finite.", "Its weights are damaged.", "parameters"

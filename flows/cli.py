@@ -10,7 +10,8 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from components.errors import UserError, disk_full
-from flows.commands import common, data, local, run
+from flows.commands import accept, commit, common, data, deploy, local, run, sweep, verify
+from flows.failures import StageFailed
 
 
 class Commands(TyperGroup):
@@ -20,11 +21,15 @@ class Commands(TyperGroup):
         """Run the command; 0 done, 1 internal error, 2 the user's mistake or a failed gate, 130 interrupted."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            common.console(stderr=True).print("[yellow]Interrupted.[/] What was finished is kept; run again to go on.")
+        except KeyboardInterrupt as error:
+            told = str(error) or "what was finished is kept; run again to go on"
+            common.console(stderr=True).print(f"[yellow]Interrupted:[/] {escape(told)}.", highlight=False)
             raise typer.Exit(130) from None
         except UserError as error:
             _refuse(error)
+        except StageFailed as error:  # it carries the end of the stage's output, which says more than our traceback
+            common.console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
+            raise typer.Exit(1) from None
         except Exception as error:
             full = disk_full(error)
             if full is None:
@@ -39,7 +44,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run.run, run.plan, run.compare, local.ui, local.runtime):
+for command in (
+    *(run.run, run.plan, run.compare),
+    *(sweep.sweep, accept.accept, commit.commit, verify.verify),
+    *(deploy.deploy, deploy.worker),
+    *(local.ui, local.runtime),
+):
     app.command()(command)
 app.add_typer(data.app, name="data")
 

@@ -1,4 +1,4 @@
-"""The side effects after the stages: gate report, benchmark, publication, Prefect artifact; each with a receipt."""
+"""The side effects after the stages: gate report, benchmark, publication, recorded revision; each with a receipt."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from components.component import COMPONENTS
 from components.errors import UserError, disk_full
 from components.params.project import Params
 from components.validate.report import REPORT
-from flows import compare, gate_report
+from flows import artifacts, compare, gate_report, notifications, retries
 from flows.benchmark import benchmark
 from flows.display import Display
 from flows.models import contents, evaluated
-from flows.receipts import BENCHMARKED, PUBLISHED, REPORTED, outstanding, receipt
+from flows.options import RunOptions
+from flows.receipts import BENCHMARKED, PUBLISHED, RECORDED, REPORTED, Receipt, outstanding, receipt
+from flows.repo import accepting, revisions
 from flows.repo.workspace import Workspace
+from flows.stopping import Stopped
 from flows.tracking.record import ModelRecord, PipelineRecord, gain_metrics, model_metrics, phase_params
 from flows.tracking.tracker import Tracker
 
@@ -37,22 +39,31 @@ class Effect:
     detail: str
 
 
-def apply_effects(workspace: Workspace, params: Params, tracker: Tracker, display: Display) -> list[str]:
+def apply_effects(
+    workspace: Workspace, params: Params, tracker: Tracker, display: Display, options: RunOptions | None = None
+) -> list[str]:
     """Do what is outstanding; return a warning for each side effect that failed and will be tried again.
 
     One that fails keeps none of the others from being done. An error that nobody foresaw is raised at the end.
     """
-    kept, warnings, unforeseen = receipt(workspace, params), [], []
+    options = options or RunOptions()
+    kept, warnings, unforeseen = receipt(workspace, params, options.registers), [], []
     actions: dict[str, Callable[[], Effect]] = {
         REPORTED: lambda: _restore_gate_report(workspace.root),
         BENCHMARKED: lambda: _benchmark(workspace, params),
-        PUBLISHED: lambda: _publish(workspace, params, tracker),
+        PUBLISHED: lambda: _publish(workspace, params, tracker, options),
+        RECORDED: lambda: _record(workspace, tracker, kept),
     }
     failed: set[str] = set()
-    for name in outstanding(workspace, params):
+    for name in outstanding(workspace, params, options.registers):
+        if name == RECORDED and (failed & {BENCHMARKED, PUBLISHED} or PUBLISHED not in kept.done):
+            continue  # the next run publishes, and records it then
         display.start(name)
         try:
-            effect = run_effect.with_options(name=name, task_run_name=name)(actions[name])
+            effect = run_effect.with_options(name=name, task_run_name=name, **retries.settings())(actions[name])
+        except Stopped as stopped:
+            stopped.during = [name]
+            raise
         except Exception as error:
             failed.add(name)
             display.finish(name, "failed")
@@ -65,7 +76,7 @@ def apply_effects(workspace: Workspace, params: Params, tracker: Tracker, displa
             display.finish(name, "ran", effect.detail)
             if name != PUBLISHED or BENCHMARKED not in failed:  # else publish again when there are speeds
                 kept.add(name, effect.result)
-    _show_comparison(workspace)
+    artifacts.comparison(compare.markdown(compare.comparison(workspace.root)))
     if unforeseen:
         raise unforeseen[0]
     return warnings
@@ -74,15 +85,10 @@ def apply_effects(workspace: Workspace, params: Params, tracker: Tracker, displa
 @task(cache_policy=NO_CACHE, persist_result=False)
 def run_effect(action: Callable[[], Effect]) -> Effect:
     """One side effect as a Prefect task."""
+    retries.pause()
     effect = action()
     get_run_logger().info(effect.detail)
     return effect
-
-
-def _show_comparison(workspace: Workspace) -> None:
-    """The table as a Prefect artifact of this flow run, whether MLflow can be reached or not."""
-    comparison = compare.markdown(compare.comparison(workspace.root))
-    create_markdown_artifact(comparison, key="comparison", description="The models side by side")
 
 
 def _restore_gate_report(root: Path) -> Effect:
@@ -97,12 +103,39 @@ def _benchmark(workspace: Workspace, params: Params) -> Effect:
     return Effect(str(compare.BENCHMARK), str(compare.BENCHMARK))
 
 
-def _publish(workspace: Workspace, params: Params, tracker: Tracker) -> Effect:
-    published = tracker.publish(pipeline_record(workspace, params))
-    create_link_artifact(published.url, link_text="The run in MLflow", key="mlflow")
-    version = f", {published.registered_model} version {published.registered_version}"
-    detail = f"MLflow run {published.parent_run_id[:8]}{version if published.registered_version else ''}"
+def _publish(workspace: Workspace, params: Params, tracker: Tracker, options: RunOptions) -> Effect:
+    before = tracker.candidate(params.publish.registered_model) if options.registers else None
+    published = tracker.publish(pipeline_record(workspace, params, options.registers))
+    tracker.describe(published.parent_run_id, {**override_tags(options), **_accepted_tags(workspace)})
+    artifacts.mlflow_run(published.url)
+    version, name = published.registered_version, published.registered_model
+    if version and version != before:
+        text = f"`{name}`: the alias `candidate` moved from version {before or 'none'} to {version}: {published.url}"
+        notifications.notify(workspace.root, "promotion", f"Stillhouse: {name} version {version}", text)
+    detail = f"MLflow run {published.parent_run_id[:8]}{f', {name} version {version}' if version else ''}"
     return Effect(published.parent_run_id, detail)
+
+
+def _record(workspace: Workspace, tracker: Tracker, kept: Receipt) -> Effect:
+    """Store the revision that made these results, and name it in their MLflow run."""
+    run = kept.done[PUBLISHED]
+    revision = revisions.record(workspace, run, f"stillhouse run {run_name(workspace)}")
+    if revision is None:
+        return Effect("", "the project isn't in git")
+    tracker.describe(run, {"stillhouse.commit": revision.commit, "stillhouse.ref": revision.ref})
+    return Effect(revision.commit, f"{revision.ref} is {revision.commit[:10]}")
+
+
+def override_tags(options: RunOptions) -> dict[str, str]:
+    """What says in MLflow which parameters were set for this run alone."""
+    if not options.overrides:
+        return {}
+    return {"stillhouse.overrides": ", ".join(f"{key}={value}" for key, value in options.overrides.items())}
+
+
+def _accepted_tags(workspace: Workspace) -> dict[str, str]:
+    """What says in MLflow which results were kept across edits of the code."""
+    return {f"stillhouse.accepted.{name}": ", ".join(files) for name, files in accepting.accepted(workspace).items()}
 
 
 def run_name(workspace: Workspace) -> str:
@@ -111,8 +144,9 @@ def run_name(workspace: Workspace) -> str:
     return f"{date.today().isoformat()} {commit} {workspace.inputs_digest()[:6]}"
 
 
-def pipeline_record(workspace: Workspace, params: Params) -> PipelineRecord:
-    """Everything there is to publish about the results in the workspace."""
+def pipeline_record(workspace: Workspace, params: Params, registers: bool = True) -> PipelineRecord:
+    """Everything there is to publish about the results in the workspace; without ``registers`` nothing of it is
+    a candidate."""
     root = workspace.root
     metrics = json.loads((root / EVALUATED / "metrics.json").read_text(encoding="utf-8"))
     benchmarks = (
@@ -159,6 +193,7 @@ def pipeline_record(workspace: Workspace, params: Params) -> PipelineRecord:
             "params.yaml": root / "params.yaml",
         },
         registered_model=params.publish.registered_model,
+        **({} if registers else {"candidate": ""}),
     )
 
 

@@ -4,44 +4,86 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from rich.console import Console
 from rich.markup import escape
 
 from components.errors import UserError
 from components.params.project import Params
-from flows import effects
+from flows import artifacts, effects, retries
 from flows.checks import check, check_groups, check_plan
 from flows.display import Display
+from flows.flow_runs import watched
 from flows.models import models
+from flows.options import RunOptions
+from flows.repo import remotes
+from flows.repo.choice import EVERYTHING
 from flows.repo.workspace import PlannedStage, Workspace
 from flows.stages import Listener, run_stages
+from flows.stopping import STOPPER, Stopped
 from flows.tracking.tracker import Parent, Tracker
+
+GOODBYE_SECONDS = 3.0  # for telling MLflow that the run was stopped
+TRIES_TO_BEGIN = 2  # publication has more of them; training goes on without
 
 
 @flow(name="stillhouse", validate_parameters=False)
-def pipeline(root: str = ".", parallel: int = 1) -> list[str]:
-    """Bring every stage up to date, then do the side effects that the results lack.
+def pipeline(root: str = ".", options: RunOptions | None = None) -> list[str] | State[Any]:
+    """Bring every chosen stage up to date, then do the side effects that the results lack.
 
     Args:
         root: the workspace: the folder with dvc.yaml.
-        parallel: how many independent stages may run at once.
+        options: how to run.
 
     Returns:
-        A warning for each side effect that failed and will be tried again by the next run.
+        A warning for each side effect that failed and will be tried again by the next run; or the state of a
+        run that was stopped.
     """
+    STOPPER.listen()  # Prefect has taken SIGTERM for itself
     workspace = Workspace(Path(root).resolve())
+    try:
+        with watched(workspace):
+            return _bring_up_to_date(workspace, options or RunOptions())
+    except Stopped as stopped:
+        STOPPER.stopped = stopped
+        return stopped.state()
+
+
+def _bring_up_to_date(workspace: Workspace, options: RunOptions) -> list[str]:
     params = check(workspace)
-    plan = workspace.plan()
+    plan = workspace.plan(options.choice, pull=options.pull)
     check_plan(params, plan)
+    artifacts.plan(plan)
     tracker = Tracker(workspace.root, params.publish.experiment)
-    with Display(Console()) as display, _tracked(tracker, workspace, plan, display) as parent:
+    with Display(Console()) as display, _tracked(tracker, workspace, plan, display, options) as parent:
+        _say_limits(workspace, options, display)
         listeners, checks = _listeners(tracker, parent), {"validate": lambda: _check_groups(workspace, params)}
-        run_stages(workspace, plan, display, parallel=parallel, listeners=listeners, checks=checks)
-        return effects.apply_effects(workspace, params, tracker, display)
+        results = run_stages(workspace, plan, display, options, listeners=listeners, checks=checks)
+        warnings = [result.warning for result in results if result.warning]
+        if left := _left_out(workspace, options):
+            reason = f"only some stages were asked for; out of date: {', '.join(left)}"
+            display.say(f"  Not published: {reason}")
+            tracker.fail(parent, reason, "KILLED")
+            return warnings
+        return warnings + effects.apply_effects(workspace, params, tracker, display, options)
+
+
+def _left_out(workspace: Workspace, options: RunOptions) -> list[str]:
+    """The stages that are out of date after a run of chosen ones."""
+    if options.choice == EVERYTHING:
+        return []
+    return [stage.name for stage in workspace.plan() if stage.action != "skip"]
+
+
+def _say_limits(workspace: Workspace, options: RunOptions, display: Display) -> None:
+    if (options.pull or options.push) and (limits := remotes.limits(workspace)):
+        display.say(f"  [yellow]![/] {escape(limits)}")
 
 
 def _check_groups(workspace: Workspace, params: Params) -> None:
@@ -52,21 +94,29 @@ def _check_groups(workspace: Workspace, params: Params) -> None:
 
 @contextlib.contextmanager
 def _tracked(
-    tracker: Tracker, workspace: Workspace, plan: Sequence[PlannedStage], display: Display
+    tracker: Tracker, workspace: Workspace, plan: Sequence[PlannedStage], display: Display, options: RunOptions
 ) -> Iterator[Parent | None]:
     """The MLflow parent run while the pipeline runs; a failure ends it. None when no stage will run."""
     if all(stage.action == "skip" for stage in plan):
         yield None
         return
     parent = None
+    tags = effects.override_tags(options)
     try:
-        parent = tracker.begin(workspace.inputs_digest(), effects.run_name(workspace))
+        parent = retries.again(
+            lambda: tracker.begin(workspace.inputs_digest(), effects.run_name(workspace), tags),
+            lambda text: display.say(f"  [yellow]![/] {escape(text)}"),
+            at_most=TRIES_TO_BEGIN,
+        )
     except UserError as error:  # training goes on; publication tries again
         display.say(f"  [yellow]![/] {escape(error.message)}")
     try:
         yield parent
     except BaseException as error:
-        tracker.fail(parent, str(error), "FAILED" if isinstance(error, Exception) else "KILLED")
+        reason, status = str(error), "FAILED" if isinstance(error, Exception) else "KILLED"
+        telling = threading.Thread(target=tracker.fail, args=(parent, reason, status), daemon=True)
+        telling.start()
+        telling.join(GOODBYE_SECONDS if isinstance(error, Stopped) else None)
         raise
 
 
@@ -82,7 +132,7 @@ def _listeners(
             try:
                 yield stream.push
             except BaseException:
-                stream.close("FAILED")
+                stream.close("KILLED" if STOPPER.reason else "FAILED")
                 raise
 
         return listen

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+
+from flows.supervisor import GRACE_SECONDS
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 TAIL_LINES = 60
 
 
 class Process:
-    """A command under the supervisor; ``end`` (or our death) ends its whole process group."""
+    """A command under the supervisor; ``end`` (or our death) ends its whole process group.
+
+    Args:
+        command: the program and its arguments.
+        folder: where it works.
+        environment: variables beside ours.
+        grace: seconds between SIGTERM and SIGKILL.
+    """
 
     running: set[Process] = set()  # noqa: RUF012  # one register for the whole interpreter
+    kept_open: set[int] = set()  # noqa: RUF012
+    """Files that each supervisor keeps open as well while it lives: locks that a killed run must hold on to."""
     _register = threading.Lock()
 
-    def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        grace: float = GRACE_SECONDS,
+    ) -> None:
         watched, self._held = os.pipe()
         self._popen = subprocess.Popen(
-            [sys.executable, "-S", str(SUPERVISOR), str(watched), *command],
+            [sys.executable, "-S", str(SUPERVISOR), str(watched), str(grace), *command],
             cwd=folder,
             env=child_environment() | dict(environment or {}),
-            pass_fds=(watched,),
+            pass_fds=(watched, *self.kept_open),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -58,18 +77,33 @@ class Process:
 
     def end(self) -> None:
         """End the command's process group and wait until it is gone."""
+        self._ask_to_end()
+        if self._popen.wait() < 0:  # the supervisor itself was killed
+            _end_session(self._popen.pid)
+
+    def _ask_to_end(self) -> None:
         with self._register:
             if self not in self.running:
                 return
             self.running.remove(self)
         os.close(self._held)
-        self._popen.wait()
 
     @classmethod
-    def end_all(cls) -> None:
-        """End every running command; for an interrupted flow."""
-        for process in list(cls.running):
+    def end_all(cls, processes: Iterable[Process] | None = None) -> None:
+        """End these commands, or every running one, side by side."""
+        ended = list(cls.running if processes is None else processes)
+        for process in ended:
+            process._ask_to_end()
+        for process in ended:
             process.end()
+
+
+def _end_session(session: int) -> None:
+    """Kill what a killed supervisor left behind: all that is in the session which it began."""
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and os.getsid(int(entry.name)) == session:
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def child_environment() -> dict[str, str]:

@@ -17,7 +17,7 @@ from flows.tracking import presence
 from flows.tracking.store import shown, tracking_uri
 
 FOLDER = STATE / "receipts"
-REPORTED, BENCHMARKED, PUBLISHED = "gate report", "benchmark", "publish"
+REPORTED, BENCHMARKED, PUBLISHED, RECORDED = "gate report", "benchmark", "publish", "revision"
 
 
 class Receipt:
@@ -27,6 +27,7 @@ class Receipt:
         text = json.dumps(identity, sort_keys=True, default=str)
         self.path = root / FOLDER / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
         self.identity = identity
+        self.registers = bool(identity.get("registers", True))
 
     @property
     def done(self) -> dict[str, str]:
@@ -53,7 +54,7 @@ class Receipt:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = {"identity": self.identity, "done": self.done | {name: result}}
         _write(self.path, json.dumps(content, indent=2, default=str))
-        if name == PUBLISHED:
+        if name == PUBLISHED and self.registers:
             _write(self._latest, self.path.stem)
 
 
@@ -64,27 +65,34 @@ def _write(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def receipt(workspace: Workspace, params: Params) -> Receipt:
-    """The receipt for the results that dvc.lock names, on this tracking server, under these settings."""
+def receipt(workspace: Workspace, params: Params, registers: bool = True) -> Receipt:
+    """The receipt for the results that dvc.lock names, on this tracking server, under these settings.
+
+    Without ``registers`` it is the one of an experiment, which moves no alias.
+    """
     identity = {
         "lock": workspace.lock_digest(),
         "tracking": shown(tracking_uri(workspace.root)),
         "benchmark": params.benchmark.model_dump(),
         "publish": params.publish.model_dump(),
-    }
+    } | ({} if registers else {"registers": False})
     return Receipt(workspace.root, identity)
 
 
-def outstanding(workspace: Workspace, params: Params) -> list[str]:
+def outstanding(workspace: Workspace, params: Params, registers: bool = True) -> list[str]:
     """Side effects that the results still lack, in order; one whose result was deleted since is among them."""
-    kept = receipt(workspace, params)
+    kept = receipt(workspace, params, registers)
     done = kept.done
+    published = (
+        PUBLISHED in done
+        and (kept.published_last or not registers)
+        and presence.holds(tracking_uri(workspace.root), done[PUBLISHED])
+    )
     there = {
         REPORTED: gate_report.current(workspace.root),
         BENCHMARKED: BENCHMARKED in done and _measured(workspace.root),
-        PUBLISHED: PUBLISHED in done
-        and kept.published_last
-        and presence.holds(tracking_uri(workspace.root), done[PUBLISHED]),
+        PUBLISHED: published,
+        RECORDED: published and RECORDED in done,
     }
     return [name for name, present in there.items() if not present]
 
@@ -97,8 +105,8 @@ def _measured(root: Path) -> bool:
         return False
 
 
-def foreseen(workspace: Workspace, params: Params, plan: Sequence[PlannedStage]) -> list[str]:
+def foreseen(workspace: Workspace, params: Params, plan: Sequence[PlannedStage], registers: bool = True) -> list[str]:
     """The side effects that a run of ``plan`` would come to: new results have none of them yet."""
-    if any(stage.action in ("run", "depends") for stage in plan):
-        return [BENCHMARKED, PUBLISHED]
-    return outstanding(workspace, params)
+    if any(stage.action in ("run", "resume", "depends") for stage in plan):
+        return [BENCHMARKED, PUBLISHED, RECORDED]
+    return outstanding(workspace, params, registers)

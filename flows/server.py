@@ -15,6 +15,7 @@ from pathlib import Path
 
 from components.errors import UserError
 from flows.processes import Process
+from flows.repo.workspace import Workspace
 from flows.settings import STATE
 
 HOST = "127.0.0.1"
@@ -34,7 +35,7 @@ def prefect_api(root: Path) -> Iterator[None]:
     if _named_by_the_user():
         yield
         return
-    address = _running_ui(root)
+    address = running_ui(root)
     if address:
         with _environment("PREFECT_API_URL", f"{address}/api"):
             yield
@@ -136,9 +137,12 @@ def mlflow_ui(root: Path) -> str | None:
     return _noted(root)[1]
 
 
-def _running_ui(root: Path) -> str | None:
-    """The address of this repo's Prefect UI server, if `stillhouse ui` runs and the server answers."""
-    address = _noted(root)[0]
+def running_ui(root: Path) -> str | None:
+    """The address of this repo's Prefect UI server, if `stillhouse ui` runs and the server answers.
+
+    A worktree's is the one of the checkout that it belongs to: they share the database.
+    """
+    address = _noted(Workspace(root).owner.root)[0]
     return address if address and answers(f"{address}/api/health") else None
 
 

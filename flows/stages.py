@@ -3,58 +3,60 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 import shutil
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
+from prefect.states import Cancelled
 
 from components import errors
 from components.component import partial_folder
+from flows import repair, retries
 from flows.display import Display
+from flows.failures import failure
+from flows.following import Listener, following
+from flows.options import RunOptions
 from flows.processes import Process
+from flows.repo import checkpoints, integrity, remotes, timings
 from flows.repo.workspace import PlannedStage, Workspace
+from flows.stopping import Stopped
+from flows.turns import NotStarted, Turns
 
-FOLLOW_SECONDS = 1.0
-PATIENCE_SECONDS = 30.0  # a tracking server that hangs must not hold up the pipeline for longer
-Listener = Callable[[list[dict[str, Any]]], None]
-"""Takes the new lines of a stage's training history."""
-
-
-class StageFailed(RuntimeError):
-    """A stage ended with an error that isn't the user's; carries the end of its output."""
-
-
-class NotStarted(RuntimeError):
-    """A stage that was waiting for its turn when another failed or the flow was interrupted."""
+log = logging.getLogger(__name__)
+OUTCOMES = {"Running stage": "ran", "is cached - skipping run": "restored", "didn't change, skipping": "unchanged"}
+"""What DVC says of a stage, and the outcome that it means."""
+Listening = Callable[[], contextlib.AbstractContextManager[Listener]]
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """How a stage ended: ``ran``, ``restored`` or ``unchanged``."""
+    """How a stage ended: ``ran``, ``restored`` or ``unchanged``; ``warning`` says that it could not be shared."""
 
     name: str
     outcome: str
+    warning: str | None = None
 
 
 def run_stages(
     workspace: Workspace,
     plan: Sequence[PlannedStage],
     display: Display,
+    options: RunOptions | None = None,
     *,
-    parallel: int = 1,
-    listeners: Mapping[str, Callable[[], contextlib.AbstractContextManager[Listener]]] | None = None,
+    listeners: Mapping[str, Listening] | None = None,
     checks: Mapping[str, Callable[[], None]] | None = None,
 ) -> list[StageResult]:
-    """Run the planned stages in the graph's order, independent ones side by side if ``parallel`` > 1.
+    """Run the planned stages in the graph's order, independent ones side by side if ``options.parallel`` > 1.
 
     Call it inside a Prefect flow. A stage starts when those it depends on have ended well. After a failure
     no other stage starts, and the failure is raised when those already running have ended.
@@ -67,66 +69,65 @@ def run_stages(
         UserError: a stage refused its input, a gate or a check failed; in their own words.
         StageFailed: anything else.
     """
-    upstream = {name: stage.upstream for name, stage in workspace.stages().items()}
-    turns = Turns(parallel)
+    options = _with_remote(workspace, options or RunOptions())
+    _discard_wrong_listings(workspace, plan, display)
+    turns = Turns(options.parallel)
     futures: dict[str, PrefectFuture[StageResult]] = {}
+    pushes: dict[str, PrefectFuture[int]] = {}
     try:
-        for planned in plan:
-            waited = [futures[name] for name in upstream[planned.name] if name in futures]
+        for name, before in _upstream(workspace, plan).items():
             arguments: dict[str, Any] = {
                 "workspace": workspace,
-                "planned": planned,
+                "planned": next(planned for planned in plan if planned.name == name),
                 "display": display,
                 "turns": turns,
-                "listener": (listeners or {}).get(planned.name),
-                "check": (checks or {}).get(planned.name),
+                "pull": options.pull,
+                "listening": (listeners or {}).get(name),
+                "check": (checks or {}).get(name),
             }
-            named = run_stage.with_options(name=planned.name)
-            futures[planned.name] = named.submit(**arguments, wait_for=waited)
-        wait(list(futures.values()))
-    except BaseException:
-        turns.stop()
-        Process.end_all()
+            named = run_stage.with_options(name=name, **retries.settings())
+            futures[name] = named.submit(**arguments, wait_for=[futures[other] for other in before])
+            if options.push:
+                pushes[name] = _push_when_done(workspace, name, turns, futures[name])
+        wait(list[PrefectFuture[Any]]([*futures.values(), *pushes.values()]))
+    except BaseException as error:
+        if isinstance(error, Stopped):
+            error.during = error.during or turns.running
+        turns.stop(because=str(error))
+        Process.end_all(turns.processes)
         raise
     if turns.failure:
         raise turns.failure
-    return [future.result() for future in futures.values()]
+    warnings = {name: _not_pushed(name, future) for name, future in pushes.items()}
+    return [replace(future.result(), warning=warnings.get(name)) for name, future in futures.items()]
 
 
-class Turns:
-    """Hands out ``parallel`` turns to run; none after a failure or an interruption."""
+def _upstream(workspace: Workspace, plan: Sequence[PlannedStage]) -> dict[str, list[str]]:
+    """For each planned stage the planned ones that it waits for."""
+    stages, planned = workspace.stages(), [each.name for each in plan]
+    return {name: [other for other in planned if other in stages[name].upstream] for name in planned}
 
-    def __init__(self, parallel: int) -> None:
-        self._free = threading.Semaphore(parallel)
-        self._stopped = threading.Event()
-        self.failure: Exception | None = None
 
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for a turn; what is raised in it stops the stages that still wait.
+def _push_when_done(
+    workspace: Workspace, name: str, turns: Turns, stage: PrefectFuture[StageResult]
+) -> PrefectFuture[int]:
+    arguments: dict[str, Any] = {"workspace": workspace, "stage": name, "turns": turns}
+    named = push_stage.with_options(name=f"push {name}", **retries.settings())
+    future: PrefectFuture[int] = named.submit(**arguments, wait_for=[stage])
+    return future
 
-        Raises:
-            NotStarted: there are no more turns.
-        """
-        with self._free:
-            if self.stopped:
-                raise NotStarted("not started: the run was stopped before its turn came")
-            try:
-                yield
-            except BaseException as error:
-                self.stop()
-                if self.failure is None and isinstance(error, Exception):
-                    self.failure = error
-                raise
 
-    def stop(self) -> None:
-        """Give out no more turns."""
-        self._stopped.set()
+def _discard_wrong_listings(workspace: Workspace, plan: Sequence[PlannedStage], display: Display) -> None:
+    if any(planned.action in ("restore", "depends") for planned in plan):
+        for name in integrity.discard_wrong_listings(workspace):
+            display.say(f"  [yellow]![/] DVC's cache held a damaged list of files, {name}; it is removed.")
 
-    @property
-    def stopped(self) -> bool:
-        """Whether there are no more turns."""
-        return self._stopped.is_set()
+
+def _with_remote(workspace: Workspace, options: RunOptions) -> RunOptions:
+    """The options, without sharing where no DVC remote is set."""
+    if (options.pull or options.push) and remotes.remote(workspace) is None:
+        return replace(options, pull=False, push=False)
+    return options
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{planned.name}")
@@ -135,107 +136,149 @@ def run_stage(
     planned: PlannedStage,
     display: Display,
     turns: Turns,
-    listener: Callable[[], contextlib.AbstractContextManager[Listener]] | None = None,
+    pull: bool = False,
+    listening: Listening | None = None,
     check: Callable[[], None] | None = None,
-) -> StageResult:
+) -> StageResult | State[Any]:
     """Bring one stage up to date with ``dvc repro -s``."""
-    log = get_run_logger().info
-    with turns.turn():
-        if planned.action == "skip":
-            outcome = "unchanged"
-            log(outcome)
-        else:
-            display.start(planned.name)
-            try:
-                outcome = _reproduce(workspace.root, planned.name, display, log, listener, turns)
-            except BaseException:
-                display.finish(planned.name, "failed")
-                raise
-        display.finish(planned.name, outcome)
-        if check:
-            check()
+    stage = _Stage(workspace, planned, display, turns, pull, listening)
+    try:
+        retries.pause(turns.sleep)
+        with turns.turn(planned.name, retries.will_retry):
+            outcome = stage.bring_up_to_date()
+            if check:
+                check()
+    except Exception:
+        if turns.because:  # stopped from without: no failure of the stage
+            return Cancelled(message=turns.because)
+        raise
     return StageResult(planned.name, outcome)
 
 
-def _reproduce(
-    root: Path,
-    name: str,
-    display: Display,
-    log: Callable[[str], None],
-    listener: Callable[[], contextlib.AbstractContextManager[Listener]] | None,
-    turns: Turns,
-) -> str:
-    errors.forget(name, root / errors.ERROR_FOLDER)
-    partial = root / partial_folder(Path("artifacts") / name)
-    shutil.rmtree(partial, ignore_errors=True)  # a killed run's history would be taken for this one's
-    outcomes = {"Running stage": "ran", "is cached - skipping run": "restored", "didn't change, skipping": "unchanged"}
-    seen = ["unchanged"]
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="push {stage}")
+def push_stage(workspace: Workspace, stage: str, turns: Turns) -> int:
+    """Give the DVC remote the results of a stage, while the next ones run."""
+    retries.pause(turns.sleep)
+    new = remotes.push_stage(workspace, stage)
+    get_run_logger().info("%d files were new there", new)
+    return new
 
-    def on_line(line: str) -> None:
-        log(line)
+
+def _not_pushed(name: str, future: PrefectFuture[int]) -> str | None:
+    """The warning when a push failed in the end: the results are here, and the next run tries again."""
+    found = future.result(raise_on_failure=False)
+    return f"push {name}: {found}" if isinstance(found, Exception) else None
+
+
+@dataclass
+class _Stage:
+    """One attempt at a stage."""
+
+    workspace: Workspace
+    planned: PlannedStage
+    display: Display
+    turns: Turns
+    pull: bool
+    listening: Listening | None
+
+    @property
+    def name(self) -> str:
+        return self.planned.name
+
+    def bring_up_to_date(self) -> str:
+        """Run, restore or leave the stage; the outcome."""
+        outcome = "unchanged"
+        if self.planned.action == "skip":
+            get_run_logger().info(outcome)
+            _afterwards(self.workspace, self.planned, outcome)
+        else:
+            self.display.start(self.name)
+            started = time.monotonic()
+            try:
+                outcome = self._reproduce()
+            except BaseException as error:
+                self._tell(error)
+                raise
+            _afterwards(self.workspace, self.planned, outcome, time.monotonic() - started)
+        self.display.finish(self.name, outcome)
+        return outcome
+
+    def _reproduce(self) -> str:
+        """A restored result is compared with its hashes; what is wrong is made anew."""
+        if self.pull and not self.turns.remote_away:
+            self._pull()
+        for _ in range(2):
+            outcome = self._repro()
+            wrong = integrity.discard_damaged(self.workspace, self.name) if outcome == "restored" else []
+            if not wrong:
+                return outcome
+            self._say(f"DVC's cache held other bytes than it should for {', '.join(wrong)}; they are made anew.")
+        raise errors.UserError(
+            f"{', '.join(wrong)} came out of DVC's cache with other bytes than were put there, twice.",
+            "Check the disk.",
+            kind="disk",
+        )
+
+    def _tell(self, error: BaseException) -> None:
+        again = retries.will_retry(error) and not self.turns.stopped
+        if again:
+            get_run_logger().warning("%s", error)
+        detail = "stopped" if self.turns.because else "trying again soon" if again else ""
+        self.display.finish(self.name, "failed", detail)
+
+    def _pull(self) -> None:
+        """Get what the remote has of the stage. Tried twice; then the run goes on without the remote."""
+        try:
+            remotes.pull_stage(self.workspace, self.name)
+        except errors.UserError as error:
+            if not retries.transient(error) or (retries.attempt() < 2 and retries.will_retry(error)):
+                raise
+            self.turns.remote_away = True
+            self._say(f"{error.message} What it may hold is computed here.")
+
+    def _repro(self) -> str:
+        """``dvc repro -s``; the outcome."""
+        root = self.workspace.root
+        errors.forget(self.name, root / errors.ERROR_FOLDER)
+        partial_output = root / partial_folder(Path("artifacts") / self.name)
+        shutil.rmtree(partial_output, ignore_errors=True)  # a killed run's history would be taken for this one's
+        repair.keep_lock_file(self.workspace)
+        seen = ["unchanged"]
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", self.name]
+        with contextlib.ExitStack() as stack:
+            push = stack.enter_context(self.listening()) if self.listening else None
+            history = partial_output / "history.jsonl"
+            stack.enter_context(following(history, self.name, self.display, push, self.turns))
+            process = Process(command, root)
+            self.turns.started(process)
+            code, tail = process.follow(partial(self._on_line, seen, get_run_logger().info))
+        if code:
+            raise failure(root, self.name, code, tail)
+        return seen[-1]
+
+    def _on_line(self, seen: list[str], info: Callable[[str], None], line: str) -> None:
+        info(line)
         if line.strip():
-            display.note(name, line.strip())
-        seen.extend(outcome for words, outcome in outcomes.items() if words in line)
+            self.display.note(self.name, line.strip())
+        seen.extend(outcome for words, outcome in OUTCOMES.items() if words in line)
 
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", name]
-    with contextlib.ExitStack() as stack:
-        push = stack.enter_context(listener()) if listener else None
-        stack.enter_context(_following(partial / "history.jsonl", name, display, push))
-        process = Process(command, root)
-        if turns.stopped:  # between our turn and here, when those that ran were ended
-            process.end()
-        code, tail = process.follow(on_line)
-    if code:
-        raise _failure(root, name, code, tail)
-    return seen[-1]
+    def _say(self, text: str) -> None:
+        get_run_logger().warning(text)
+        self.display.say(f"  [yellow]![/] {text}")
 
 
-def _failure(root: Path, name: str, code: int, tail: list[str]) -> Exception:
-    """The stage's own error if it left one, else the end of its output."""
-    told = errors.recall(name, root / errors.ERROR_FOLDER)
-    if told:
-        return told
-    text = "\n".join(line for line in tail if line.strip())
-    full = next(filter(None, (errors.disk_full(RuntimeError(line)) for line in text.splitlines())), None)
-    if full:
-        return full
-    if "No possible cache link types" in text:  # how DVC tells that it could not copy a result into place
-        free = shutil.disk_usage(root / "artifacts").free / 1e6
-        return errors.no_space(f"DVC could not put the result of {name} in place; {free:,.1f} MB are free.")
-    return StageFailed(f"The stage {name} ended with code {code}. The end of its output:\n{text}")
+def _afterwards(workspace: Workspace, planned: PlannedStage, outcome: str, seconds: float = 0.0) -> None:
+    """What helps later runs. The stage has ended well; nothing that goes wrong here may change that."""
+    told = "resumed" if planned.action == "resume" and outcome == "ran" else outcome
+    for helpful in (
+        lambda: repair.keep_lock_file(workspace),
+        lambda: timings.add(workspace, planned.name, told, seconds),
+        lambda: checkpoints.clean(workspace, [planned.name]),
+    ):
+        try:
+            helpful()
+        except Exception as error:
+            log.warning("after %s: %s", planned.name, error)
 
 
-@contextlib.contextmanager
-def _following(path: Path, name: str, display: Display, push: Listener | None) -> Iterator[None]:
-    """Read a growing history while the stage trains; show it and hand its lines on."""
-    done = threading.Event()
-    follower = threading.Thread(target=_follow, args=(path, name, display, push, done), daemon=True)
-    follower.start()
-    try:
-        yield
-    finally:
-        done.set()
-        follower.join(PATIENCE_SECONDS)
-
-
-def _follow(path: Path, name: str, display: Display, push: Listener | None, done: threading.Event) -> None:
-    position, started, last = 0, time.monotonic(), False
-    while not last:
-        last = done.wait(FOLLOW_SECONDS)
-        # The folder is renamed, or removed, when the stage ends; a torn line is for publication to find.
-        with contextlib.suppress(OSError, ValueError), path.open(encoding="utf-8") as file:
-            file.seek(position)
-            whole = file.read().rpartition("\n")[0]
-            position += len(whole.encode()) + 1 if whole else 0
-            lines = [json.loads(line) for line in whole.splitlines() if line]
-            if lines:
-                _show(lines[-1], name, display, started)
-                if push:
-                    push(lines)
-
-
-def _show(line: dict[str, Any], name: str, display: Display, started: float) -> None:
-    step, total = line["step"], line["total_steps"]
-    left = (time.monotonic() - started) * (total - step) / max(step, 1)
-    loss = line.get("loss", line.get("eval_loss"))
-    display.progress(name, step, total, f"{line['phase']}, loss {loss:.3f}, {left:.0f} s left")
+__all__ = ["Listener", "NotStarted", "StageResult", "Turns", "run_stages"]

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from components.params.data import TARGET, Data, Validate
 from components.params.phases import Phases
-from components.params.section import Count, Section, nearest
+from components.params.section import Count, Positive, Section, Seed, nearest
 from components.params.stages import Controls, Distill, Evaluate, Finetune, Label, Runtime, Teacher
 
 
@@ -42,10 +42,18 @@ class Publish(Section):
         return value
 
 
+class Checkpoints(Section):
+    """How often stages that train save where they are, and how long that is kept; no result depends on it."""
+
+    every: Annotated[int, Field(ge=0, multiple_of=10)] = 100
+    keep_days: Positive = 7.0
+    newest: Count = 3
+
+
 class Params(Section):
     """All of params.yaml."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 13
+    seed: Seed = 13
     runtime: Runtime = Runtime()
     data: Data
     validate_: Validate = Field(Validate(), alias="validate")
@@ -55,6 +63,7 @@ class Params(Section):
     finetune: Finetune
     controls: Controls = Controls()
     evaluate: Evaluate = Evaluate()
+    checkpoints: Checkpoints = Checkpoints()
     benchmark: Benchmark = Benchmark()
     publish: Publish = Publish()
 

@@ -12,6 +12,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32 - 1000)]
+"""Random numbers take seeds below 2**32, and each phase and task counts one on."""
 
 
 class Section(BaseModel):

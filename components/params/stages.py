@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from components.params.data import InsideData
 from components.params.phases import Distillation, Dtype, Phases
-from components.params.section import Count, Positive, Section, Weight
+from components.params.section import Count, Positive, Section, Seed, Weight
 
 
 class Runtime(Section):
@@ -77,7 +77,7 @@ class Controls(Section):
     """What the comparison may be given besides: the fine-tune without distillation first, and more seeds."""
 
     direct_finetune: bool = False
-    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(default_factory=list)
+    seeds: list[Seed] = Field(default_factory=list)
 
     @field_validator("seeds")
     @classmethod
@@ -92,7 +92,7 @@ class Bootstrap(Section):
 
     resamples: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    seed: int = 13
+    seed: Seed = 13
 
 
 class Evaluate(Section):

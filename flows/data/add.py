@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from components.ml.models.folders import check_folder
 from components.validate.formats import EXTENSIONS, column_names, count_rows
 from components.validate.reading import shards
 from flows.data.suggest import suggest_section
+from flows.data.validation import judge
 from flows.repo.workspace import Workspace
 
 __all__ = ["add", "suggest_section"]
@@ -29,16 +30,22 @@ def add(
     unlabelled: Path | None = None,
     link: bool = False,
     base_model: str | None = None,
+    validate: bool = True,
+    report: Callable[[str], None] = print,
 ) -> list[Path]:
     """Copy (or hard-link) files, folders of shards and a model folder into data/ and pin data/ anew.
 
     A file of the same name is replaced; its old version stays in DVC's cache. A file that already
-    is in data/ is versioned as it stands. Returns the paths in data/: the files in order, the
-    unlabelled one, the model.
+    is in data/ is versioned as it stands. First the data gate judges data/ as it would be then, unless
+    ``validate`` is False; ``report`` is told line by line what it says.
+
+    Returns:
+        the paths in data/: the files in order, the unlabelled one, the model.
 
     Raises:
-        UserError: a source is missing, empty, malformed, not UTF-8, of an unknown or mixed format;
-            data/ holds other changes; a link isn't possible; the disk is full. Nothing has changed then.
+        UserError: a source is missing, empty, malformed, not UTF-8, of an unknown or mixed format; the gate
+            refuses the data; data/ holds other changes; a link isn't possible; the disk is full. Nothing has
+            changed then.
     """
     tables = [Path(file) for file in (*files, *([unlabelled] if unlabelled else []))]
     sources = [*tables, *([Path(base_model)] if base_model else [])]
@@ -48,7 +55,12 @@ def add(
     if base_model:
         _check_model(base_model)
     _check_place(workspace, {target.name for target in targets})
-    _put(workspace, dict(zip(targets, sources, strict=True)), link)
+    placed = dict(zip(targets, sources, strict=True))
+    if validate:
+        pool = workspace.data / Path(unlabelled).name if unlabelled else None
+        for line in judge(workspace, placed, pool):
+            report(line)
+    _put(workspace, placed, link)
     return targets
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,5 +105,5 @@ def relative(path: str, root: Path) -> Path:
 
 
 def inside(path: str, folder: str) -> bool:
-    """Whether ``path`` is ``folder`` or in it."""
-    return Path(path).is_relative_to(folder)
+    """Whether ``path`` is ``folder`` or in it; both are absolute and as short as can be."""
+    return path == folder or path.startswith(f"{folder}{os.sep}")

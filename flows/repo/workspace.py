@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +19,15 @@ from typing import Any
 from components.errors import UserError, disk_full
 from flows.data.changes import DataChanges, compare
 from flows.repo import graph, lockfile
+from flows.repo.choice import EVERYTHING, Choice
 from flows.repo.graph import Stage
-from flows.repo.planning import PlannedStage, Planner
+from flows.repo.kept import Kept, listing, tree
+from flows.repo.planning import History, PlannedStage, Planner
 from flows.settings import STATE
 
 __all__ = ["DataChanges", "PlannedStage", "Stage", "Workspace"]
 
+_OPENING = threading.Lock()  # DVC sets the process's umask to 0 meanwhile; two at once could leave it there
 OWNER = "owner"
 """In a worktree's state folder: the file with the path of the checkout that it belongs to."""
 
@@ -78,12 +82,31 @@ class Workspace:
         with self.repo() as repo:
             return graph.build(repo, self.root)[0]
 
-    def plan(self) -> list[PlannedStage]:
-        """What a run would do to each stage, in topological order; runs and changes nothing."""
+    def plan(self, choice: Choice = EVERYTHING, *, pull: bool = False) -> list[PlannedStage]:
+        """What a run would do to each chosen stage, in topological order; runs and changes nothing.
+
+        Args:
+            choice: the stages; the others stay as they are, and the chosen ones build on what lies on disk.
+            pull: whether the default DVC remote is asked for what DVC's cache lacks, for some seconds at most.
+
+        Raises:
+            UserError: there are no such stages, or they read what one that isn't chosen hasn't written.
+        """
         with self.repo() as repo:
             stages, tracked = graph.build(repo, self.root)
             never_run = set(stages) - set(self.lock_entries())
-            return Planner(self.root, tracked, never_run, _in_run_cache).plan(list(stages.values()))
+            kept, chosen = Kept(repo, pull=pull), set(choice.names(stages))
+            planner = Planner(self.root, tracked, never_run, chosen, kept, self._history())
+            return planner.plan(list(stages.values()))
+
+    def _history(self) -> History:
+        from flows.repo import accepting, checkpoints, timings
+
+        return History(
+            resumable=lambda stage: checkpoints.resumable(self, stage),
+            estimate=lambda stage, action, left: timings.estimate(self, stage, action, left),
+            accepted=accepting.accepted(self),
+        )
 
     def lock_entries(self) -> dict[str, Any]:
         """The stages of dvc.lock, parsed; empty before the first run."""
@@ -113,17 +136,17 @@ class Workspace:
     def folder_hash(self, path: Path) -> str:
         """The hash DVC gives to a folder, such as ``0a1b....dir``; it depends on file names and contents only."""
         with self.repo() as repo:
-            return str(_tree(repo, self.root / path).hash_info.value)
+            return str(tree(repo, str(self.root / path)).hash_info.value)
 
     def data_changes(self) -> DataChanges:
         """How the data folder, which must exist, differs from data.dvc; without data.dvc every file is new."""
         pinned = self.data_hash()
         with self.repo() as repo:
-            tree = _tree(repo, self.data)
-            if tree.hash_info.value == pinned:
+            now = tree(repo, str(self.data))
+            if now.hash_info.value == pinned:
                 return DataChanges()
             before = _data_out(repo, self.data_file).get_obj() if pinned else []
-            return DataChanges(listed=False) if before is None else compare(_listing(before), _listing(tree))
+            return DataChanges(listed=False) if before is None else compare(listing(before), listing(now))
 
     def check_data(self) -> None:
         """See to it that data/ is there and is what data.dvc pins.
@@ -210,7 +233,9 @@ class Workspace:
             # Above every level that is used: DVC then shows no progress bars either.
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         try:
-            with Repo(str(self.root)) as repo:
+            with _OPENING:
+                opened = Repo(str(self.root))
+            with opened as repo:
                 yield repo
         except (DvcException, OSError) as error:
             readable = disk_full(error) or (_readable(error) if isinstance(error, DvcException) else None)
@@ -222,38 +247,6 @@ class Workspace:
 def _data_out(repo: Any, data_file: Path) -> Any:
     """DVC's object for the folder that data.dvc pins."""
     return repo.stage.load_one(str(data_file)).outs[0]
-
-
-def _tree(repo: Any, folder: Path) -> Any:
-    """DVC's hashed listing of a folder, computed as ``dvc add`` does; nothing is stored."""
-    from dvc_data.hashfile.build import build
-
-    # A folder that .dvcignore leaves out as such, like a half-written one, is looked at whole.
-    hidden = repo.dvcignore.is_ignored(repo.fs, str(folder))
-    ignore = None if hidden else repo.dvcignore
-    return build(repo.cache.local, str(folder), repo.fs, "md5", dry_run=True, ignore=ignore)[2]
-
-
-def _listing(tree: Any) -> dict[str, str]:
-    return {"/".join(key): entry.value for key, _, entry in tree}
-
-
-def _in_run_cache(tracked: Any) -> bool:
-    """Whether DVC would restore the stage's outputs for the inputs it has now. Changes ``tracked``, on no disk.
-
-    The same steps as in DVC's ``StageCache.restore(dry=True)``, which works in the current folder only.
-    """
-    from dvc.stage.cache import _can_hash
-    from dvc.stage.loader import StageLoader
-
-    if not all(dep.exists for dep in tracked.deps):
-        return False
-    tracked.save_deps()
-    kept = tracked.repo.stage_cache._load(tracked) if _can_hash(tracked) else None
-    if kept is None:
-        return False
-    StageLoader.fill_from_lock(tracked, kept)
-    return bool(tracked.outs_cached())
 
 
 def _readable(error: Any) -> UserError:

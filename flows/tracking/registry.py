@@ -32,6 +32,19 @@ def register(
     return version
 
 
+def candidate(client: MlflowClient, name: str) -> str | None:
+    """The version that the alias points to; None without one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = client.get_registered_model(name).aliases.get(ALIAS)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return None if version is None else str(version)
+
+
 def _ensure_name(client: MlflowClient, name: str) -> None:
     from mlflow.exceptions import MlflowException
 

@@ -147,6 +147,13 @@ def log_once(
         client.log_batch(run_id, metrics=logged_metrics[part], params=logged_params[part], tags=logged_tags[part])
 
 
+def describe(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    """Set the run's tags, whether they are there already or not."""
+    from mlflow.entities import RunTag
+
+    client.log_batch(run_id, tags=[RunTag(key, value[: _LONGEST["tag"]]) for key, value in tags.items()])
+
+
 def _same(old: float | None, new: float) -> bool:
     return old is not None and (old == new or (math.isnan(old) and math.isnan(new)))
 

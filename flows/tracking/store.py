@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from components.errors import UserError, disk_full
+from flows.repo.workspace import Workspace
 from flows.server import HOST, MLFLOW_PORT, mlflow_ui
 
 _SQLITE = "sqlite:///"
@@ -32,8 +33,11 @@ _GREETING_SECONDS = 4
 
 
 def tracking_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI if it is set, else SQLite under ``root/.stillhouse/mlflow``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{root.absolute() / _DATABASE}"
+    """MLFLOW_TRACKING_URI if it is set, else SQLite under ``.stillhouse/mlflow`` of the checkout.
+
+    ``root`` may be a worktree's: all of them name the same store by the same path.
+    """
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{Workspace(root).owner.root.absolute() / _DATABASE}"
 
 
 def artifact_root(uri: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,11 +73,19 @@ def train_main(inputs: dict[str, Path], root: Path, seed: int) -> Path:
     return root
 
 
-def run_controls(inputs: dict[str, Path], student: Path, output: Path, seed: int = 13, **settings: Any) -> Path:
+def run_controls(
+    inputs: dict[str, Path],
+    student: Path,
+    output: Path,
+    seed: int = 13,
+    checkpoints: Path | None = None,
+    **settings: Any,
+) -> Path:
     output.mkdir(parents=True)
     given = inputs | {"student_without_distillation": student}
     sections = {"distill": DISTILL, "finetune": FINETUNE, "settings": Controls.model_validate(settings)}
-    controls.run(**given, **sections, models={}, output=output, **common(seed))
+    kept: dict[str, Any] = {"checkpoints": checkpoints, "checkpoint_every": 10}
+    controls.run(**given, **sections, models={}, output=output, **common(seed), **kept)
     return output
 
 
@@ -122,6 +131,21 @@ def test_the_direct_fine_tune_is_the_fine_tune_of_the_student_that_was_not_disti
     other = run_controls(inputs, main / "student/model", tmp_path / "other", direct_finetune=True)
     contents = {json.loads((folder / "controls.json").read_text())["direct"] for folder in (made, other)}
     assert len(contents) == 2
+
+
+def test_each_model_has_checkpoints_of_its_own(
+    inputs: dict[str, Path], main: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student, kept = main / "student_without_distillation/model", tmp_path / "checkpoints"
+    made = run_controls(inputs, student, tmp_path / "made", checkpoints=kept, seeds=[14], direct_finetune=True)
+    names = ["direct", *(f"seed-14/{path.name}" for path in (made / "seeds/14").iterdir())]
+    assert sorted(place.parents[1].relative_to(kept).as_posix() for place in kept.rglob("finished")) == sorted(names)
+    assert "resumed" not in capsys.readouterr().out
+    shutil.rmtree(kept / "seed-14/lora")
+    again = run_controls(inputs, student, tmp_path / "again", checkpoints=kept, seeds=[14], direct_finetune=True)
+    assert capsys.readouterr().out.count("resumed at step") == 4
+    for path in made.rglob("*.safetensors"):
+        assert (again / path.relative_to(made)).read_bytes() == path.read_bytes()
 
 
 def test_with_nothing_switched_on_no_model_and_no_torch(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Project:
             name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING"))
         }
         path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-        return kept | {"PATH": path, "COLUMNS": "120", "PYTHONPATH": ""}
+        return kept | {"PATH": path, "COLUMNS": "120", "PYTHONPATH": "", "STILLHOUSE_RETRY_DELAYS": ""}
 
     def edit(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Change params.yaml."""
@@ -107,12 +107,9 @@ def write_rows(path: Path, rows: Sequence[tuple[str, str]], groups: Sequence[str
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
-@pytest.fixture(scope="session")
-def new_project(
-    tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, texts: Callable[..., list[tuple[str, str]]]
-) -> Project:
-    """A project with data and a first commit, in which nothing has run."""
-    project = Project(tmp_path_factory.mktemp("project") / "stillhouse")
+def make_project(root: Path, encoder: Path, rows: Sequence[tuple[str, str]]) -> Project:
+    """A project with 400 ``rows`` of data and a first commit, in which nothing has run."""
+    project = Project(root)
     for name in CODE:
         source, target = ROOT / name, project.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -123,8 +120,7 @@ def new_project(
     _merge(params, TINY)
     YAML(typ="safe").dump(params, project.root / "params.yaml")
     data = project.root / "data"
-    shutil.copytree(tiny_encoder, data / "base_model")
-    rows = texts(400)
+    shutil.copytree(encoder, data / "base_model")
     write_rows(data / "train.jsonl", rows[:240])
     write_rows(data / "validation.jsonl", rows[240:296])
     write_rows(data / "test.jsonl", rows[296:376])
@@ -135,6 +131,14 @@ def new_project(
     project.git("add", ".")
     project.git("commit", "--quiet", "-m", "first")
     return project
+
+
+@pytest.fixture(scope="session")
+def new_project(
+    tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, texts: Callable[..., list[tuple[str, str]]]
+) -> Project:
+    """A project with data and a first commit, in which nothing has run."""
+    return make_project(tmp_path_factory.mktemp("project") / "stillhouse", tiny_encoder, texts(400))
 
 
 @pytest.fixture(scope="session")

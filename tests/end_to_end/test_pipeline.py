@@ -41,7 +41,7 @@ def flow_runs(project: Project) -> int:
 def test_the_first_run_runs_every_stage_and_shows_the_comparison(finished_project: Project) -> None:
     output = (finished_project.root / ".stillhouse/first_run.txt").read_text(encoding="utf-8")
     outcomes = finished_project.outcomes(output)
-    assert outcomes == dict.fromkeys([*STAGES, "benchmark", "publish"], "ran"), output
+    assert outcomes == dict.fromkeys([*STAGES, "benchmark", "publish", "revision"], "ran"), output
     for shown in ("teacher", "student", "LoRA", "accuracy", "reports/gate/report.html", "make ui"):
         assert shown in output
     assert "Traceback" not in output
@@ -128,7 +128,9 @@ def test_a_changed_parameter_reruns_just_what_depends_on_it_and_going_back_resto
     copied.edit(lambda params: params["finetune"]["phases"]["specific"].update(epochs=2))
     outcomes = copied.outcomes(copied.run("stillhouse", "run").stdout)
     unchanged = dict.fromkeys(STAGES[:5], "unchanged")
-    assert outcomes == unchanged | dict.fromkeys(["finetune", "controls", "evaluate", "benchmark", "publish"], "ran")
+    assert outcomes == unchanged | dict.fromkeys(
+        ["finetune", "controls", "evaluate", "benchmark", "publish", "revision"], "ran"
+    )
     parents = (
         "SELECT count(*) FROM runs WHERE run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key='mlflow.parentRunId')"
     )

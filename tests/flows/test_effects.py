@@ -15,8 +15,9 @@ from rich.console import Console
 
 from components.errors import UserError
 from components.params.project import Benchmark, Publish
-from flows import compare
+from flows import compare, notifications
 from flows.display import Display
+from flows.options import RunOptions
 from flows.tracking import presence
 
 pytestmark = pytest.mark.xdist_group("prefect")
@@ -41,6 +42,9 @@ class Effects:
     toy: Toy
     done: list[str] = field(default_factory=list)
     failures: dict[str, Exception] = field(default_factory=dict)
+    version: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    told: list[tuple[str, str]] = field(default_factory=list)
     console: Console = field(default_factory=lambda: Console(file=io.StringIO(), width=100))
 
     def benchmark(self, root: Path, *_: Any) -> None:
@@ -51,7 +55,17 @@ class Effects:
     def publish(self, record: Any) -> Any:
         self._do("publish")
         ids = {"parent_run_id": "0123456789", "url": "http://127.0.0.1:5000/#/1"}
-        return SimpleNamespace(**ids, registered_model="候选", registered_version="3")
+        self.version = "3" if record else self.version
+        return SimpleNamespace(**ids, registered_model="候选", registered_version="3" if record else None)
+
+    def candidate(self, name: str) -> str | None:
+        return self.version
+
+    def describe(self, run_id: str, tags: dict[str, str]) -> None:
+        self.tags |= tags
+
+    def notify(self, root: Path, event: str, subject: str, body: str) -> None:
+        self.told.append((event, subject))
 
     def holds(self, uri: str, run_id: str) -> bool:
         return run_id == "0123456789"
@@ -61,7 +75,7 @@ class Effects:
         if name in self.failures:
             raise self.failures[name]
 
-    def apply(self) -> list[str]:
+    def apply(self, **options: Any) -> list[str]:
         """Do what is outstanding; the warnings. ``done`` holds what was tried this time."""
         from prefect import flow
 
@@ -72,7 +86,7 @@ class Effects:
             params = SimpleNamespace(
                 benchmark=Benchmark(), publish=Publish(), runtime=None, data=SimpleNamespace(max_length=8)
             )
-            return apply_effects(self.toy.workspace, params, self, Display(self.console))
+            return apply_effects(self.toy.workspace, params, self, Display(self.console), RunOptions(**options))
 
         self.done.clear()
         return effects_flow()
@@ -96,7 +110,9 @@ def effects(toy: Toy, monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> 
     monkeypatch.setattr(module, "benchmark", made.benchmark)
     monkeypatch.setattr(module, "contents", lambda root: {})
     monkeypatch.setattr(module, "evaluated", lambda root: [])
-    monkeypatch.setattr(module, "pipeline_record", lambda workspace, params: None)
+    monkeypatch.setattr(module, "pipeline_record", lambda workspace, params, registers: registers)
+    monkeypatch.setattr(notifications, "notify", made.notify)
+    monkeypatch.setenv("STILLHOUSE_RETRY_DELAYS", "")
     monkeypatch.setattr(presence, "holds", made.holds)
     monkeypatch.setattr(compare, "comparison", lambda root: (root / "reports/benchmark.json").exists())
     monkeypatch.setattr(compare, "markdown", "| speeds: {} |".format)
@@ -109,7 +125,7 @@ def effects(toy: Toy, monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> 
 def test_what_is_done_is_receipted_and_not_repeated(effects: Effects) -> None:
     assert effects.apply() == []
     assert effects.done == ["benchmark", "publish"]
-    assert effects.receipted() == {"gate report", "benchmark", "publish"}
+    assert effects.receipted() == {"gate report", "benchmark", "publish", "revision"}
     assert "MLflow run 01234567, 候选 version 3" in effects.shown
     effects.apply()
     assert effects.done == []
@@ -174,6 +190,72 @@ def test_prefect_shows_the_comparison_with_the_speeds_just_measured_though_mlflo
     artifact = Artifact.get("comparison")
     assert artifact is not None
     assert artifact.data == "| speeds: True |"
+
+
+def test_the_revision_that_made_the_results_is_stored_and_named_in_mlflow(effects: Effects) -> None:
+    import subprocess
+
+    effects.apply()
+    commit, ref = effects.tags["stillhouse.commit"], effects.tags["stillhouse.ref"]
+    shown = subprocess.run(["git", "show", f"{ref}:dvc.lock"], cwd=effects.toy.root, capture_output=True, check=True)
+    assert shown.stdout == (effects.toy.root / "dvc.lock").read_bytes()
+    assert commit[:10] in effects.shown
+
+
+def test_a_revision_that_could_not_be_stored_is_stored_by_the_next_run(
+    effects: Effects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.repo import revisions
+
+    record = revisions.record
+
+    def away(*_: Any) -> None:
+        raise UserError("The git remote is away.", "", "network")
+
+    monkeypatch.setattr(revisions, "record", away)
+    assert effects.apply() == ["revision: The git remote is away."]
+    monkeypatch.setattr(revisions, "record", record)
+    assert effects.apply() == []
+    assert effects.done == []
+    assert "stillhouse.commit" in effects.tags
+
+
+def test_a_tracking_server_that_comes_back_in_time_is_no_warning(
+    effects: Effects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLHOUSE_RETRY_DELAYS", "0.1,0.1")
+    effects.failures["publish"] = UserError("MLflow is away.", "", "tracking")
+    assert effects.apply()
+    assert effects.done.count("publish") == 3
+    effects.failures["publish"] = UserError("it loads back otherwise", "", "model")
+    assert effects.apply()
+    assert effects.done == ["publish"]
+
+
+def test_an_experiment_registers_nothing_and_takes_the_alias_from_nobody(effects: Effects) -> None:
+    effects.apply()
+    effects.apply(registers=False)
+    assert effects.done == ["benchmark", "publish"]
+    effects.apply(registers=False)
+    assert effects.done == []
+    effects.apply()
+    assert effects.done == []  # the alias is still where this run has put it
+    assert len(effects.told) == 1
+
+
+def test_people_are_told_when_the_alias_has_moved_and_only_then(effects: Effects) -> None:
+    effects.apply()
+    assert effects.told == [("promotion", "Stillhouse: 候选 version 3")]
+    effects.told.clear()
+    (effects.toy.root / ".stillhouse/receipts/published_last").unlink()
+    effects.apply()
+    assert effects.done == ["publish"]
+    assert effects.told == []
+
+
+def test_what_was_set_for_this_run_alone_is_told_in_mlflow(effects: Effects) -> None:
+    effects.apply(overrides={"distill.temperature": "4"})
+    assert effects.tags["stillhouse.overrides"] == "distill.temperature=4"
 
 
 def test_parameters_become_flat_with_dotted_keys() -> None:

@@ -92,3 +92,25 @@ def test_the_starters_death_ends_the_group(tmp_path: Path, number: int) -> None:
     os.kill(starter.pid, number)
     starter.wait()
     assert eventually(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_what_a_killed_supervisor_left_behind_is_ended_with_its_process(tmp_path: Path) -> None:
+    process = Process(FAMILY, tmp_path)
+    pids: list[int] = []
+
+    def kill_the_supervisor(line: str) -> None:
+        pids.append(int(line))
+        if len(pids) == 2:
+            os.kill(process._popen.pid, signal.SIGKILL)
+            process.end()
+
+    process.follow(kill_the_supervisor)
+    assert eventually(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_several_commands_that_ignore_sigterm_end_side_by_side(tmp_path: Path) -> None:
+    processes = [Process(STUBBORN, tmp_path, grace=1.0) for _ in range(4)]
+    time.sleep(1)
+    started = time.monotonic()
+    Process.end_all(processes)
+    assert time.monotonic() - started < 3

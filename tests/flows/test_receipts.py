@@ -36,7 +36,8 @@ def test_a_damaged_receipt_counts_as_none(tmp_path: Path) -> None:
     assert receipt.done == {}
 
 
-RECEIPTED = {"benchmark": "reports/benchmark.json", "publish": "b12"}
+RECEIPTED = {"benchmark": "reports/benchmark.json", "publish": "b12", "revision": "c3"}
+ALL = ["benchmark", "publish", "revision"]
 
 
 @dataclass
@@ -75,7 +76,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def test_new_results_lack_speeds_and_publication_and_no_server_is_asked(world: World) -> None:
-    assert world.outstanding() == ["benchmark", "publish"]
+    assert world.outstanding() == ALL
     assert world.asked == []
 
 
@@ -93,16 +94,21 @@ def test_results_that_others_were_published_after_are_published_again_so_that_th
         changed.setattr(world.workspace, "lock_digest", lambda: "b")
         world.sign(**RECEIPTED)
         assert world.outstanding() == []
-    assert world.outstanding() == ["publish"]
+    assert world.outstanding() == ["publish", "revision"]
     world.sign(publish="b12")
     assert world.outstanding() == []
 
 
-@pytest.mark.parametrize(("lost", "effect"), [("report", "gate report"), ("speeds", "benchmark"), ("run", "publish")])
-def test_a_receipted_side_effect_whose_result_was_lost_is_outstanding(world: World, lost: str, effect: str) -> None:
+@pytest.mark.parametrize(
+    ("lost", "effects"),
+    [("report", ["gate report"]), ("speeds", ["benchmark"]), ("run", ["publish", "revision"])],
+)
+def test_a_receipted_side_effect_whose_result_was_lost_is_outstanding(
+    world: World, lost: str, effects: list[str]
+) -> None:
     world.sign(**RECEIPTED)
     world.there[lost] = False
-    assert world.outstanding() == [effect]
+    assert world.outstanding() == effects
 
 
 def test_a_damaged_benchmark_is_measured_again_instead_of_stopping_the_run(
@@ -118,7 +124,7 @@ def test_a_damaged_benchmark_is_measured_again_instead_of_stopping_the_run(
 
 def test_side_effects_come_in_the_order_in_which_they_build_on_each_other(world: World) -> None:
     world.there["report"] = False
-    assert world.outstanding() == ["gate report", "benchmark", "publish"]
+    assert world.outstanding() == ["gate report", *ALL]
 
 
 def test_other_results_settings_or_another_server_lack_what_these_have(
@@ -130,12 +136,12 @@ def test_other_results_settings_or_another_server_lack_what_these_have(
         "publish": Publish(registered_model="other"),
     }.items():
         changed = SimpleNamespace(**vars(world.params) | {name: value})
-        assert receipts.outstanding(world.workspace, changed) == ["benchmark", "publish"]
+        assert receipts.outstanding(world.workspace, changed) == ALL
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-        assert world.outstanding() == ["benchmark", "publish"]
+        assert world.outstanding() == ALL
     monkeypatch.setattr(world.workspace, "lock_digest", lambda: "b")
-    assert world.outstanding() == ["benchmark", "publish"]
+    assert world.outstanding() == ALL
 
 
 def test_a_password_of_the_server_is_not_written_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,11 +150,11 @@ def test_a_password_of_the_server_is_not_written_down(world: World, monkeypatch:
     assert "hunter2" not in receipts.receipt(world.workspace, world.params).path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("action", ["run", "depends"])
+@pytest.mark.parametrize("action", ["run", "resume", "depends"])
 def test_a_run_that_makes_new_results_leads_to_their_side_effects(world: World, action: Any) -> None:
     world.sign(**RECEIPTED)
     plan = [PlannedStage("teacher", "skip"), PlannedStage("evaluate", action)]
-    assert receipts.foreseen(world.workspace, world.params, plan) == ["benchmark", "publish"]
+    assert receipts.foreseen(world.workspace, world.params, plan) == ALL
 
 
 def test_a_run_that_makes_no_new_results_leads_to_what_is_outstanding(world: World) -> None:
@@ -156,4 +162,14 @@ def test_a_run_that_makes_no_new_results_leads_to_what_is_outstanding(world: Wor
     world.sign(**RECEIPTED)
     assert receipts.foreseen(world.workspace, world.params, plan) == []
     world.there["run"] = False
-    assert receipts.foreseen(world.workspace, world.params, plan) == ["publish"]
+    assert receipts.foreseen(world.workspace, world.params, plan) == ["publish", "revision"]
+
+
+def test_an_experiment_asks_for_no_alias_and_leaves_the_one_of_others_alone(world: World) -> None:
+    world.sign(**RECEIPTED)
+    assert receipts.outstanding(world.workspace, world.params, registers=False) == ALL
+    experiment = receipts.receipt(world.workspace, world.params, registers=False)
+    for name, result in RECEIPTED.items():
+        experiment.add(name, result)
+    assert receipts.outstanding(world.workspace, world.params, registers=False) == []
+    assert world.outstanding() == []

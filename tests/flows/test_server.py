@@ -157,24 +157,24 @@ class TestRunningUi:
     """Whether `stillhouse ui` runs in this project."""
 
     def test_without_a_note_none_runs(self, tmp_path: Path) -> None:
-        assert server._running_ui(tmp_path) is None
+        assert server.running_ui(tmp_path) is None
 
     @pytest.mark.parametrize("text", ["http://127.0.0.1:1\n", "", "not an address\n"])
     def test_a_stale_note_is_ignored(self, tmp_path: Path, text: str) -> None:
         leave_note(tmp_path, text)
-        assert server._running_ui(tmp_path) is None
+        assert server.running_ui(tmp_path) is None
 
     def test_a_stale_note_is_ignored_though_another_project_serves_on_its_port(
         self, tmp_path: Path, serve: Callable[..., str]
     ) -> None:
         leave_note(tmp_path, serve())
-        assert server._running_ui(tmp_path) is None
+        assert server.running_ui(tmp_path) is None
 
     @pytest.mark.parametrize("text", ["http://127.0.0.1:1", "", "not an address"])
     def test_one_that_has_not_started_or_hangs_is_ignored(self, tmp_path: Path, text: str) -> None:
         with server._only_ui(tmp_path) as write_note:
             write_note(text)
-            assert server._running_ui(tmp_path) is None
+            assert server.running_ui(tmp_path) is None
 
     def test_a_killed_one_leaves_room_for_the_next_whose_note_counts(
         self, tmp_path: Path, serve: Callable[..., str]
@@ -183,7 +183,7 @@ class TestRunningUi:
         address = serve()
         with server._only_ui(tmp_path) as write_note:
             write_note(address)
-            assert server._running_ui(tmp_path) == address
+            assert server.running_ui(tmp_path) == address
 
     def test_a_second_one_is_refused_and_disturbs_nothing(self, tmp_path: Path, serve: Callable[..., str]) -> None:
         address = serve()
@@ -191,7 +191,7 @@ class TestRunningUi:
             write_note(address)
             with pytest.raises(UserError, match="runs already"), server._only_ui(tmp_path):
                 pass
-            assert server._running_ui(tmp_path) == address
+            assert server.running_ui(tmp_path) == address
 
     def test_both_addresses_are_noted_and_mlflows_is_taken_at_its_word(
         self, tmp_path: Path, serve: Callable[..., str]
@@ -199,9 +199,9 @@ class TestRunningUi:
         prefect, mlflow = serve(), "http://127.0.0.1:1"
         with server._only_ui(tmp_path) as write_note:
             write_note(prefect, mlflow)
-            assert (server._running_ui(tmp_path), server.mlflow_ui(tmp_path)) == (prefect, mlflow)
+            assert (server.running_ui(tmp_path), server.mlflow_ui(tmp_path)) == (prefect, mlflow)
             write_note(prefect)
-            assert (server._running_ui(tmp_path), server.mlflow_ui(tmp_path)) == (prefect, None)
+            assert (server.running_ui(tmp_path), server.mlflow_ui(tmp_path)) == (prefect, None)
         assert server.mlflow_ui(tmp_path) is None
 
     def test_what_a_killed_one_noted_is_not_taken_for_the_addresses_of_one_that_is_starting(
@@ -211,7 +211,7 @@ class TestRunningUi:
         assert server.mlflow_ui(tmp_path) is None
         with server._only_ui(tmp_path):
             assert server.mlflow_ui(tmp_path) is None
-            assert server._running_ui(tmp_path) is None
+            assert server.running_ui(tmp_path) is None
 
 
 class TestWaitUntilUp:
@@ -353,7 +353,7 @@ class TestServeUis:
         def say(text: str) -> None:
             said.append(text)
             if "Ctrl-C" in text:
-                assert server._running_ui(tmp_path) == f"http://127.0.0.1:{ports[0]}"
+                assert server.running_ui(tmp_path) == f"http://127.0.0.1:{ports[0]}"
                 assert server.mlflow_ui(tmp_path) == f"http://127.0.0.1:{ports[1]}"
                 assert all(server.answers(f"http://127.0.0.1:{port}") for port in ports)
                 raise KeyboardInterrupt

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from rich.console import Console
 
 from components.errors import UserError
 from flows.display import Display
+from flows.options import RunOptions
 
 pytestmark = pytest.mark.xdist_group("prefect")
 ROOT = Path(__file__).parents[2]
 Toy = Any
 
 
-def run(toy: Toy, **options: Any) -> dict[str, str]:
+def run(toy: Toy, *options: Any, **named: Any) -> dict[str, str]:
     """Run the toy's plan inside a flow; outcome by stage."""
     from prefect import flow
 
@@ -35,7 +37,7 @@ def run(toy: Toy, **options: Any) -> dict[str, str]:
 
     @flow(name="toy")
     def toy_flow() -> dict[str, str]:
-        results = run_stages(toy.workspace, toy.workspace.plan(), display, **options)
+        results = run_stages(toy.workspace, toy.workspace.plan(), display, *options, **named)
         return {result.name: result.outcome for result in results}
 
     with contextlib.chdir(toy.root):
@@ -61,7 +63,7 @@ class TestRunStages:
 
     def test_parallel_and_serial_runs_agree_with_bare_dvc(self, new_toy: Toy, toy: Toy) -> None:
         new_toy.workspace.add_data()
-        run(new_toy, parallel=4)
+        run(new_toy, RunOptions(parallel=4))
         assert new_toy.workspace.lock_entries() == toy.workspace.lock_entries()
 
     def test_a_stages_own_error_reaches_the_user_and_nothing_downstream_runs(self, toy: Toy) -> None:
@@ -85,7 +87,7 @@ class TestRunStages:
         assert not (toy.root / "started").exists()
 
     def test_another_failure_carries_the_end_of_the_output(self, toy: Toy) -> None:
-        from flows.stages import StageFailed
+        from flows.failures import StageFailed
 
         toy.edit("code/second.py", "times = ", "raise ValueError('坏了')\ntimes = ")
         with pytest.raises(StageFailed, match="坏了"):
@@ -159,9 +161,117 @@ class TestRunStages:
         assert one[1] <= two[0]
         for name in ("first", "other"):
             new_toy.edit(f"code/{name}.py", "1.5", "3.0")
-        run(new_toy, parallel=2)
+        run(new_toy, RunOptions(parallel=2))
         (one, two) = sorted(times(name) for name in ("first", "other"))
         assert two[0] < one[1]
+
+    def test_a_restored_result_never_has_wrong_bytes(self, toy: Toy) -> None:
+        right = (toy.root / "artifacts/second").read_bytes()
+        value = toy.workspace.output_hash("artifacts/second")
+        kept = toy.root / ".dvc/cache/files/md5" / value[:2] / value[2:]
+        kept.chmod(0o644)
+        kept.write_bytes(b"XX")
+        kept.chmod(0o444)
+        (toy.root / "artifacts/second").unlink()
+        assert run(toy)["second"] == "ran"
+        assert (toy.root / "artifacts/second").read_bytes() == right
+
+    def test_a_fault_that_may_pass_is_tried_again_and_a_mistake_is_not(
+        self, toy: Toy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("STILLHOUSE_RETRY_DELAYS", "0.1,0.1")
+        toy.edit("params.yaml", "times: 1", "times: 2")
+        for kind, attempts in (("tracking", 3), ("data", 1)):
+            told = {"stage": "second", "kind": kind, "message": "away", "remedy": ""}
+            body = (
+                "with Path('tried').open('a') as file: file.write('x')\n"
+                "Path('.stillhouse/errors').mkdir(parents=True, exist_ok=True)\n"
+                f"Path('.stillhouse/errors/second.json').write_text('{json.dumps(told)}')\nraise SystemExit(2)\n"
+            )
+            toy.edit("code/second.py", "times = ", body + "times = ")
+            with pytest.raises(UserError, match="away"):
+                run(toy)
+            assert (toy.root / "tried").read_text() == "x" * attempts
+            (toy.root / "tried").unlink()
+            toy.edit("code/second.py", body, "")
+
+    def test_a_fault_that_passes_is_forgotten(self, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+        from flows import repair
+
+        monkeypatch.setenv("STILLHOUSE_RETRY_DELAYS", "0.1,0.1")
+        toy.edit("params.yaml", "times: 1", "times: 2")
+        faults = [UserError("the network is away", "", "network")]
+        monkeypatch.setattr(repair, "keep_lock_file", lambda _: faults and (_ for _ in ()).throw(faults.pop()))
+        assert run(toy) == {"first": "unchanged", "second": "ran", "join": "ran", "other": "unchanged"}
+
+    def test_results_are_shared_as_each_stage_ends_and_another_clone_trains_nothing(
+        self, toy: Toy, new_toy: Toy, tmp_path: Path
+    ) -> None:
+        for each in (toy, new_toy):
+            with each.repo() as repo, repo.config.edit() as config:
+                config["remote"] = {"shared": {"url": str(tmp_path / "shared")}}
+                config["core"]["remote"] = "shared"
+        toy.edit("params.yaml", "times: 1", "times: 2")
+        assert run(toy, RunOptions(push=True))["second"] == "ran"
+        new_toy.workspace.add_data()
+        new_toy.edit("params.yaml", "times: 1", "times: 2")
+        assert set(run(new_toy, RunOptions(pull=True)).values()) == {"restored"}
+        assert new_toy.workspace.lock_entries() == toy.workspace.lock_entries()
+
+    def test_a_remote_that_is_away_is_a_warning_where_results_are_given_to_it(
+        self, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from flows.repo import remotes
+
+        tried = []
+
+        def away(workspace: Any, stage: str) -> int:
+            tried.append(stage)
+            raise UserError(f"{stage} can't be pushed", "", "remote")
+
+        monkeypatch.setenv("STILLHOUSE_RETRY_DELAYS", "0.1")
+        monkeypatch.setattr(remotes, "remote", lambda _: "shared")
+        monkeypatch.setattr(remotes, "push_stage", away)
+        toy.edit("params.yaml", "times: 1", "times: 2")
+        assert run(toy, RunOptions(push=True))["second"] == "ran"
+        assert tried.count("second") == 2
+
+    def test_a_remote_that_is_away_is_asked_twice_and_then_the_stages_run_here(
+        self, toy: Toy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from flows.repo import remotes
+
+        asked = []
+
+        def away(workspace: Any, stage: str) -> int:
+            asked.append(stage)
+            raise UserError("the remote is away.", "", "remote")
+
+        monkeypatch.setenv("STILLHOUSE_RETRY_DELAYS", "0.1,0.1,0.1")
+        monkeypatch.setattr(remotes, "remote", lambda _: "shared")
+        monkeypatch.setattr(remotes, "pull_stage", away)
+        toy.edit("params.yaml", "times: 1", "times: 2")
+        assert run(toy, RunOptions(pull=True))["second"] == "ran"
+        assert asked == ["second", "second"]
+
+    def test_times_are_kept_for_estimates_and_a_resumed_stage_counts_for_none(
+        self, toy: Toy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from flows.repo import timings
+
+        kept: list[tuple[str, str]] = []
+        monkeypatch.setattr(timings, "add", lambda workspace, stage, outcome, seconds: kept.append((stage, outcome)))
+        plan = type(toy.workspace).plan
+        resumes = {"join": "resume"}
+        monkeypatch.setattr(
+            type(toy.workspace),
+            "plan",
+            lambda self: [replace(stage, action=resumes.get(stage.name, stage.action)) for stage in plan(self)],
+        )
+        toy.edit("params.yaml", "times: 1", "times: 2")
+        run(toy)
+        assert {("second", "ran"), ("join", "resumed")} <= set(kept)
+        assert ("first", "ran") not in kept
 
 
 FLOW = """
@@ -170,6 +280,7 @@ from pathlib import Path
 from rich.console import Console
 from prefect import flow
 from flows.display import Display
+from flows.options import RunOptions
 from flows.stages import run_stages
 from flows.repo.workspace import Workspace
 

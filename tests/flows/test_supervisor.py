@@ -25,7 +25,6 @@ def forbidden(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(os, "killpg", killpg)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest's own handlers stay
-    monkeypatch.setattr(supervisor, "GRACE_SECONDS", 0.2)
     return sent
 
 
@@ -48,15 +47,14 @@ def test_a_group_that_may_not_be_signalled_is_waited_for(forbidden: list[int], s
     watched, held = starter
     os.close(held)
     started = time.monotonic()
-    assert supervisor.main(watched, ["sleep", "0.6"]) == 0
+    assert supervisor.main(watched, ["sleep", "0.6"], 0.2) == 0
     assert time.monotonic() - started >= 0.6
     assert {signal.SIGTERM, signal.SIGKILL} <= set(forbidden)
 
 
-def test_a_group_that_is_gone_ends_the_grace_period(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "GRACE_SECONDS", 30.0)
+def test_a_group_that_is_gone_ends_the_grace_period() -> None:
     child = subprocess.Popen(["sleep", "30"], process_group=0)
     started = time.monotonic()
-    supervisor.end_group(child)
+    supervisor.end_group(child, 30.0)
     assert time.monotonic() - started < 10
     assert child.returncode == -15

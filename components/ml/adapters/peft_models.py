@@ -29,6 +29,8 @@ from components.ml.training.trainable import head_modules
 from components.params.trainable import Adapters, Ia3, Lora, PrefixTuning, PTuning
 
 Classifier = PreTrainedModel | PeftModel
+_REFUSALS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What peft and the models raise where one has no place for the other."""
 _PADDING_TOLERANCE = 1e-3
 """Greatest difference that padding may make to a logit: float32 rounding, not another token's state."""
 
@@ -50,7 +52,7 @@ def add_adapters(model: PreTrainedModel, settings: Adapters, base_name: str) -> 
         adapted = get_peft_model(model, config)
         idle = idle_parameters(adapted)
         gap = padding_gap(adapted)
-    except Exception as error:
+    except _REFUSALS as error:
         raise _refused(model, settings, str(error).strip().split("\n")[0] or type(error).__name__) from error
     if idle:
         raise _refused(model, settings, f"{idle[0]} would not take part in the logits.")

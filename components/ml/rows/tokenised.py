@@ -104,7 +104,7 @@ def read_shard(shard: Path, columns: list[str] | None = None) -> Iterator[pa.Rec
         yield from file.iter_batches(READ_ROWS, columns=columns)
 
 
-def first_texts(split: Path, count: int) -> list[str]:
+def first_texts(split: Path, count: int = 64) -> list[str]:
     """The first ``count`` texts of a split, or all there are.
 
     Raises:

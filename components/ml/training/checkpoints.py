@@ -1,16 +1,31 @@
-"""Checkpoints of a sequence of phases: finished ones whole, the one that runs at its last saved step."""
+"""Checkpoints of a sequence of phases: finished ones whole, the one that runs at its last two saved steps.
+
+What a phase keeps lies in a folder of its own: ``checkpoint-STEP/`` while it runs, ``finished/`` when it is done.
+Each of these is sealed last (``components.ml.training.seal``); one that is torn or damaged is removed, and training
+goes on from an earlier one, or from the start.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError, safe_open
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 
-from components.ml.training.trainer import Learner
+from components.ml.training.seal import is_whole, seal
+
+if TYPE_CHECKING:  # the trainer imports this module
+    from components.ml.training.trainer import Learner
+
+WEIGHTS = "model.safetensors"
+BEST = "best.safetensors"
+_FINISHED = "finished"
+_SAID = "said.json"
+_FULL = 1_000_000
 
 
 class PhaseCheckpoints:
@@ -21,49 +36,114 @@ class PhaseCheckpoints:
     Args:
         folder: of this phase.
         history: the history file, whose lines up to a checkpoint belong to it.
+        steps: how many steps the sequence has before this phase, after it, and in all.
     """
 
-    def __init__(self, folder: Path, history: Path) -> None:
+    def __init__(self, folder: Path, history: Path, steps: tuple[int, int, int]) -> None:
         self.folder = folder
         self.history = history
+        self.before, self.after, self.total = steps
 
     def finished(self, learner: Learner) -> dict[str, Any] | None:
         """Put the finished phase's weights into ``learner`` and return what it said of itself; None if it isn't."""
-        if not (self.folder / "finished.json").exists():
+        place = self.folder / _FINISHED
+        if not place.exists() or not self._usable(place, learner):
             return None
-        said: dict[str, Any] = json.loads((self.folder / "finished.json").read_text(encoding="utf-8"))
-        learner.load_state(self.folder / "finished.safetensors")
-        shutil.copyfile(self.folder / self.history.name, self.history)
+        said: dict[str, Any] = json.loads((place / _SAID).read_text(encoding="utf-8"))
+        learner.load_state(place / WEIGHTS)
+        shutil.copyfile(place / self.history.name, self.history)
+        self._tell(self.after)
         return said
 
-    def resumable(self) -> str | None:
-        """The last whole checkpoint of a phase that didn't finish, its history put back; None if there is none."""
-        whole = [state.parent for state in self.folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}") if _is_json(state)]
-        if not whole:
-            return None
-        last = max(whole, key=lambda checkpoint: int(checkpoint.name.rsplit("-", 1)[1]))
-        shutil.copyfile(last / self.history.name, self.history)
-        return str(last)
+    def resumable(self, learner: Learner) -> str | None:
+        """The last whole checkpoint of a phase that didn't finish, its history and best weights put back; else None."""
+        best = self.folder / BEST
+        for checkpoint in sorted(self.folder.glob("checkpoint-*"), key=_step, reverse=True):
+            if self._usable(checkpoint, learner):
+                shutil.copyfile(checkpoint / self.history.name, self.history)
+                best.unlink(missing_ok=True)
+                if (checkpoint / BEST).exists():
+                    _link(checkpoint / BEST, best)
+                self._tell(self.before + _step(checkpoint))
+                return str(checkpoint)
+        best.unlink(missing_ok=True)
+        return None
+
+    def keep(self, checkpoint: Path) -> None:
+        """Add to what the Trainer wrote there the history and the best weights so far, and seal it."""
+        shutil.copyfile(self.history, checkpoint / self.history.name)
+        if (self.folder / BEST).exists():
+            _link(self.folder / BEST, checkpoint / BEST)
+        seal(checkpoint, step=self.before + _step(checkpoint), total=self.total)
 
     def finish(self, learner: Learner, said: dict[str, Any]) -> None:
         """Keep the finished phase's weights; its checkpoints on the way are no longer needed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        learner.save_state(self.folder / "finished.safetensors")
-        shutil.copyfile(self.history, self.folder / self.history.name)
-        draft = self.folder / "finished.new"
-        draft.write_text(json.dumps(said), encoding="utf-8")
-        draft.replace(self.folder / "finished.json")
-        for checkpoint in self.folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
+        draft, place = self.folder / f"{_FINISHED}.new", self.folder / _FINISHED
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            draft.mkdir(parents=True)
+            learner.save_state(draft / WEIGHTS)
+            shutil.copyfile(self.history, draft / self.history.name)
+            (draft / _SAID).write_text(json.dumps(said), encoding="utf-8")
+            seal(draft, step=self.after, total=self.total)
+            shutil.rmtree(place, ignore_errors=True)
+            draft.rename(place)
+        except (OSError, SafetensorError) as error:
+            give_up(draft, error)
+            return
+        for other in self.folder.iterdir():
+            if other != place:
+                _remove(other)
 
-
-def _is_json(path: Path) -> bool:
-    """Whether the file was written to its end; it is the last one of a checkpoint."""
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    def _usable(self, place: Path, learner: Learner) -> bool:
+        """Whether ``place`` is whole and holds the parameters that train here; else it is removed."""
+        whole = is_whole(place)
+        if whole and _fits(place / WEIGHTS, learner):
+            return True
+        why = "was written by code with other parameters" if whole else "is half-written or damaged"
+        print(f"the checkpoint {place} {why}; it is removed", flush=True)
+        _remove(place)
         return False
-    return True
+
+    def _tell(self, step: int) -> None:
+        print(f"resumed at step {step} of {self.total}", flush=True)
+
+
+def give_up(place: Path, error: Exception) -> None:
+    """A checkpoint that can't be written, mostly since the disk is full, is no reason to end the training."""
+    reason = str(error).strip().split("\n")[0]
+    if shutil.disk_usage(place.parent).free < _FULL:  # PyTorch says only that the position is unexpected
+        reason = "the disk is full"
+    _remove(place)
+    print(f"the checkpoint {place} could not be written, training goes on without it: {reason}", flush=True)
+
+
+def _step(checkpoint: Path) -> int:
+    """0 for a folder that isn't one of ours."""
+    number = checkpoint.name.rsplit("-", 1)[1]
+    return int(number) if number.isdecimal() else 0
+
+
+def _fits(path: Path, learner: Learner) -> bool:
+    """An accepted checkpoint comes from other code, which may have trained something else."""
+    expected = {name: list(value.shape) for name, value in learner.training_state().items()}
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()} == expected  # noqa: SIM118
+
+
+def _link(source: Path, target: Path) -> None:
+    """One file under two names, where the file system can; it is replaced as a whole, never changed."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 class AfterValidation(TrainerCallback):

@@ -14,11 +14,20 @@ MEASURED = "eval_"
 
 
 class History(TrainerCallback):
-    """Appends what the Trainer logs to ``path``; steps count on from ``first_step`` of ``total_steps``."""
+    """Appends what the Trainer logs to ``path``.
 
-    def __init__(self, path: Path, phase: str, first_step: int, total_steps: int) -> None:
+    Args:
+        path: the file.
+        phase: the phase's name.
+        rows: how many rows the phase trains on; times the epoch, that is how many were seen.
+        first_step: how many steps there are before the phase.
+        total_steps: how many steps all phases have.
+    """
+
+    def __init__(self, path: Path, phase: str, rows: int, first_step: int, total_steps: int) -> None:
         self.path = path
         self.phase = phase
+        self.rows = rows
         self.first_step = first_step
         self.total_steps = total_steps
 
@@ -34,7 +43,8 @@ class History(TrainerCallback):
         if not values:
             return
         step = self.first_step + state.global_step
-        line = {"phase": self.phase, "step": step, "total_steps": self.total_steps, "epoch": state.epoch} | values
+        place = {"phase": self.phase, "step": step, "total_steps": self.total_steps}
+        line = place | {"epoch": state.epoch, "rows": self.rows} | values
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())

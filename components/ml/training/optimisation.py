@@ -50,7 +50,7 @@ def training_arguments(
     layers: dict[str, Any] = {"optim_target_modules": "all-linear"} if phase.optimizer.startswith(_LAYERWISE) else {}
     saving: dict[str, Any] = {"save_strategy": "no"}
     if checkpoint_every is not None:
-        saving = {"save_strategy": "steps", "save_steps": checkpoint_every, "save_total_limit": 1}
+        saving = {"save_strategy": "steps", "save_steps": checkpoint_every, "save_total_limit": 2}
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=phase.epochs,

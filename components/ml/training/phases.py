@@ -19,7 +19,7 @@ from components.ml.models.scoring import label_names
 from components.ml.reuse.reusing import reuse
 from components.ml.rows.tokenised import Splits
 from components.ml.teaching.lessons import Lessons
-from components.ml.training.checkpoints import AfterValidation, PhaseCheckpoints
+from components.ml.training.checkpoints import BEST, AfterValidation, PhaseCheckpoints
 from components.ml.training.dropout import dropout
 from components.ml.training.heads import is_causal
 from components.ml.training.history import History
@@ -78,8 +78,10 @@ def run_phases(
                 prepared = prepare(whole, phase, data[index], lessons, base_folder, base_name)
                 check_length(prepared.trained, max_length)
                 place = None if checkpoints is None else checkpoints / f"{index}-{name}"
-                run = _Run(history, Path(folder), seed + index, runtime, place, checkpoint_every)
-                counted = History(history, name, sum(steps[:index]), sum(steps))
+                counts = sum(steps[:index]), sum(steps[: index + 1]), sum(steps)
+                kept = None if place is None else PhaseCheckpoints(place, history, counts)
+                run = _Run(Path(folder), seed + index, runtime, kept, checkpoint_every)
+                counted = History(history, name, len(data[index].rows), counts[0], counts[2])
                 records.append(run.train(name, phase, prepared, data[index], counted))
             trained = prepared.trained.cpu()
     (history.parent / "phases.json").write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
@@ -88,39 +90,38 @@ def run_phases(
 
 @dataclass(frozen=True)
 class _Run:
-    """How a phase is run, apart from what it learns; ``checkpoints`` is a folder of its own, or None."""
+    """How a phase is run, apart from what it learns."""
 
-    history: Path
     scratch: Path
     seed: int
     runtime: Runtime
-    checkpoints: Path | None
+    kept: PhaseCheckpoints | None
     checkpoint_every: int
 
     def train(self, name: str, phase: Phase, prepared: Prepared, data: PhaseData, counted: History) -> dict[str, Any]:
         """Train the phase, or take it from where it finished before; returns what it has to say of itself."""
         record = _record(name, phase, prepared, data)
-        kept = None if self.checkpoints is None else PhaseCheckpoints(self.checkpoints, self.history)
+        kept = self.kept
         told = kept.finished(prepared.learner) if kept else None
         if told is None:
             with _reused(name, phase, prepared, data, self.scratch, self.runtime) as ready:
                 trainer = self._trainer(phase, prepared, ready)
                 trainer.add_callback(counted)
-                told = _train(trainer, phase, kept.resumable() if kept else None)
+                told = _train(trainer, phase, kept.resumable(prepared.learner) if kept else None)
             if kept:
                 kept.finish(prepared.learner, told)
         return record | told
 
     def _trainer(self, phase: Phase, prepared: Prepared, data: PhaseData) -> PhaseTrainer:
-        folder = self.checkpoints or self.scratch / f"trainer-{self.seed}"
-        every = None if self.checkpoints is None else self.checkpoint_every
+        folder = self.kept.folder if self.kept else self.scratch / f"trainer-{self.seed}"
+        every = self.checkpoint_every if self.kept else None
         trainer = PhaseTrainer(
             learner=prepared.learner,
             batches=data.batches,
             validations=data.validations,
             learning_rates=prepared.learning_rates,
-            best=folder / "best.safetensors" if phase.early_stopping else None,
-            history=self.history,
+            best=folder / BEST if phase.early_stopping else None,
+            checkpoints=self.kept,
             args=training_arguments(phase, folder, self.seed, self.runtime, every),
             train_dataset=data.rows,
             eval_dataset=data.rows,  # not used: the Trainer wants to see one
@@ -181,8 +182,6 @@ def _obstacle(phase: Phase, prepared: Prepared) -> str | None:
 
 def _train(trainer: PhaseTrainer, phase: Phase, checkpoint: str | None) -> dict[str, Any]:
     """Train to the end, or until the metric no longer gets better; tells how far it got."""
-    if checkpoint is not None:
-        print(f"resumed at step {checkpoint.rsplit('-', 1)[1]}", flush=True)
     trainer.train(resume_from_checkpoint=checkpoint)
     told: dict[str, Any] = {"steps": trainer.state.global_step}
     if phase.early_stopping is not None and trainer.best is not None and trainer.best.exists():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -18,9 +18,9 @@ from transformers.training_args import OptimizerNames
 
 from components.errors import UserError
 from components.ml.training.batches import LengthBatches, LongestFirst
+from components.ml.training.checkpoints import WEIGHTS, PhaseCheckpoints, give_up
 from components.ml.training.objectives import Batch, Objective
 
-WEIGHTS = "model.safetensors"
 Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 """From logits and labels of the validation rows to named numbers."""
 _SPEEDS = ("model_preparation_time", "runtime", "samples_per_second", "steps_per_second")
@@ -87,7 +87,7 @@ class PhaseTrainer(Trainer):
         validations: Mapping[str, Validation],
         learning_rates: Mapping[str, float],
         best: Path | None,
-        history: Path,
+        checkpoints: PhaseCheckpoints | None,
         **arguments: Any,
     ) -> None:
         super().__init__(model=learner, **arguments)
@@ -96,7 +96,7 @@ class PhaseTrainer(Trainer):
         self.validations = validations
         self.learning_rates = learning_rates
         self.best = best
-        self.history = history
+        self.checkpoints = checkpoints
 
     # Losses
 
@@ -223,17 +223,36 @@ class PhaseTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Nothing to resume where training ends: a run killed after its last step goes back to the step before that
         was saved, and ends again as it did."""
-        if not self.control.should_training_stop:
+        if self.checkpoints is None or self.control.should_training_stop:
+            return
+        checkpoint = Path(self.args.output_dir or "") / f"checkpoint-{self.state.global_step}"
+        try:
             super()._save_checkpoint(model, trial)
+            self.checkpoints.keep(checkpoint)
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # torch and safetensors have their own for a full disk
+            give_up(checkpoint, error)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         self.learner.save_state(folder / WEIGHTS)
-        shutil.copyfile(self.history, folder / self.history.name)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.learner.load_state(Path(resume_from_checkpoint) / WEIGHTS)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"The optimiser's state in the checkpoint {checkpoint} is not of this code's optimiser: {error}",
+                "The edit that was accepted changed more than it seemed. Remove the checkpoint and run again: "
+                f"rm -r {checkpoint}",
+            ) from error
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """As transformers does it; new best weights are kept."""

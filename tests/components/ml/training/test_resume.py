@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from components.ml.adapters.peft_models import can_merge, merged
 from components.ml.models.storage import load_base
 from components.ml.rows.tokenised import Splits
 from components.ml.teaching.lessons import Lessons
+from components.ml.training import checkpoints as checkpoints_module
+from components.ml.training import trainer as trainer_module
 from components.ml.training.checkpoints import PhaseCheckpoints
 from components.ml.training.phases import run_phases
 from components.ml.training.trainer import PhaseTrainer
@@ -145,7 +149,7 @@ def test_a_resumed_run_ends_in_the_same_weights_and_history(
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if "ten steps" in kind])
+@pytest.mark.parametrize("kind", TEN_STEPS_AN_EPOCH)
 @pytest.mark.parametrize(
     "where", [(PhaseTrainer, "evaluate"), (PhaseCheckpoints, "finish")], ids=["evaluate", "finish"]
 )
@@ -184,6 +188,78 @@ def test_checkpoints_are_really_used(tiny_encoder: Path, splits: Path, tmp_path:
     train("labels", tiny_encoder, splits, tmp_path / "resumed", tmp_path / "checkpoints")
     killed_after(0)  # all of them
     train("labels", tiny_encoder, splits, tmp_path / "again", tmp_path / "checkpoints")
+
+
+class _Failing:
+    """Fails at the second call and works at the others."""
+
+    def __init__(self, original: Any, error: Exception) -> None:
+        self.original, self.error, self.calls = original, error, 0
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        self.calls += 1
+        if self.calls == 2:
+            raise self.error
+        return self.original(*arguments, **named)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [
+        (torch, "save", RuntimeError("unexpected pos 64 vs 0")),
+        (checkpoints_module, "seal", OSError(28, "No space left on device")),
+        (trainer_module, "save_file", SafetensorError("No space left on device (os error 28)")),
+    ],
+    ids=["optimizer", "seal", "weights"],
+)
+def test_a_checkpoint_that_cannot_be_written_is_given_up_and_training_goes_on(
+    owner: Any,
+    name: str,
+    error: Exception,
+    tiny_encoder: Path,
+    splits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed_after: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = weights(train("labels", tiny_encoder, splits, tmp_path / "whole", None))
+    monkeypatch.setattr(owner, name, _Failing(getattr(owner, name), error))
+    killed_after(28)
+    with pytest.raises(Killed):
+        train("labels", tiny_encoder, splits, tmp_path / "killed", tmp_path / "checkpoints")
+    assert f"could not be written, training goes on without it: {error!s}" in capsys.readouterr().out
+    assert [path.parent.name for path in tmp_path.glob("checkpoints/*/*/whole.json")] != []
+    killed_after(None)
+    resumed = weights(train("labels", tiny_encoder, splits, tmp_path / "resumed", tmp_path / "checkpoints"))
+    assert "resumed at step" in capsys.readouterr().out
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_checkpoint_of_other_parameters_is_refused_before_any_is_taken(
+    tiny_encoder: Path, splits: Path, tmp_path: Path, killed_after: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after an edit that was accepted, though it changed what trains."""
+    killed_after(13)
+    with pytest.raises(Killed):
+        train("ia3", tiny_encoder, splits, tmp_path / "killed", tmp_path / "checkpoints")
+    killed_after(None)
+    whole = weights(train("labels", tiny_encoder, splits, tmp_path / "whole", None))
+    resumed = weights(train("labels", tiny_encoder, splits, tmp_path / "resumed", tmp_path / "checkpoints"))
+    assert "was written by code with other parameters; it is removed" in capsys.readouterr().out
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_last_two_checkpoints_are_kept_and_the_history_tells_how_many_rows_there_are(
+    tiny_encoder: Path, splits: Path, tmp_path: Path, killed_after: Any
+) -> None:
+    killed_after(28)
+    with pytest.raises(Killed):
+        train("labels", tiny_encoder, splits, tmp_path / "killed", tmp_path / "checkpoints")
+    kept = sorted(path.parent.name for path in tmp_path.glob("checkpoints/*/*/whole.json"))
+    assert kept == ["checkpoint-10", "checkpoint-20"]
+    lines = (tmp_path / "killed/history.jsonl").read_text().splitlines()
+    assert {json.loads(line)["rows"] for line in lines} == {120}
 
 
 def test_a_torn_checkpoint_is_passed_over(tiny_encoder: Path, splits: Path, tmp_path: Path, killed_after: Any) -> None:

@@ -1,0 +1,55 @@
+"""Two machines and one DVC remote: what one has computed the other restores."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Project = Any
+pytestmark = pytest.mark.xdist_group("end_to_end")
+STAGES = ["validate", "teacher", "label", "distill", "control", "finetune", "controls", "evaluate"]
+
+
+@pytest.fixture
+def sharing(copied: Project, tmp_path: Path) -> Project:
+    """A finished project whose git repository names a folder as its DVC remote."""
+    copied.run("dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store"))
+    copied.git("add", ".")
+    copied.git("commit", "--quiet", "-m", "results")
+    return copied
+
+
+def second_machine(project: Project, folder: Path) -> Project:
+    """A clone with the data, and nothing else."""
+    subprocess.run(["git", "clone", "--quiet", str(project.root), str(folder)], check=True)
+    other = type(project)(folder)
+    other.run("stillhouse", "data", "pull")
+    return other
+
+
+def test_a_second_clone_restores_every_stage_and_what_no_dvc_lock_names(sharing: Project, tmp_path: Path) -> None:
+    sharing.run("dvc", "push", "--quiet", "data.dvc")
+    sharing.edit(lambda params: params["evaluate"]["bootstrap"].update(resamples=300))
+    assert sharing.outcomes(sharing.run("stillhouse", "run", "--push").stdout)["evaluate"] == "ran"
+    other = second_machine(sharing, tmp_path / "other")
+    # Its dvc.lock is of 200 resamples; the parameter is changed as on the first machine.
+    other.edit(lambda params: params["evaluate"]["bootstrap"].update(resamples=300))
+    outcomes = other.outcomes(other.run("stillhouse", "run").stdout)
+    assert {stage: outcomes[stage] for stage in STAGES} == dict.fromkeys(STAGES, "restored")
+    assert other.lock() == sharing.lock()
+
+
+def test_an_unreachable_remote_is_one_readable_message_and_keeps_nobody_from_working(
+    sharing: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "store").write_text("a file where the folder should be", encoding="utf-8")
+    sharing.edit(lambda params: params["evaluate"]["bootstrap"].update(resamples=300))
+    done = sharing.run("stillhouse", "run", "--push", STILLHOUSE_RETRY_DELAYS="")
+    told = " ".join(done.stdout.split())
+    assert sharing.outcomes(done.stdout)["evaluate"] == "ran"
+    assert "The DVC remote 'store'" in told
+    assert "push evaluate" in told
+    assert "Traceback" not in done.stdout + done.stderr

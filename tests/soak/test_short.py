@@ -1,0 +1,62 @@
+"""A short course of the faults that `make soak` injects by the hundred, on the torch-free project."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.soak import faults
+from tests.soak.faults import Attack, Tally
+from tests.soak.main import prefect, undisturbed
+from tests.soak.projects import make_toy
+
+pytestmark = pytest.mark.xdist_group("soak")
+
+
+@pytest.fixture(scope="module")
+def attack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attack]:
+    """A project that has run in peace, and one Prefect server for all its runs."""
+    folder = tmp_path_factory.mktemp("soak")
+    with pytest.MonkeyPatch.context() as patch, prefect(folder) as address:
+        patch.setenv("PREFECT_HOME", str(folder / "prefect"))
+        project = make_toy(folder / "toy", seconds=0.2)
+        project.environment["PREFECT_API_URL"] = address
+        yield undisturbed(project, folder, random.Random(13), Tally())
+
+
+def test_kills_in_every_kind_of_process_end_in_the_right_result(attack: Attack) -> None:
+    faults.forget_results(attack)
+    for target, stage in (("stage", "source"), ("dvc", "wide03"), ("supervisor", "wide07"), ("flow", "join")):
+        faults.kill_somewhere(attack, target, stage, longest=0.1)
+    assert attack.tally.kills() >= 3  # under load one may come too late
+    attack.finish("12")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_ends_within_ten_seconds_and_says_so(attack: Attack, number: signal.Signals) -> None:
+    faults.forget_results(attack)
+    faults.interrupt(attack, number, "wide01", "4")
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(attack: Attack) -> None:
+    faults.full_disk(attack, 0.05)
+
+
+def test_a_cache_that_can_not_be_written_is_told(attack: Attack) -> None:
+    faults.read_only_cache(attack)
+
+
+def test_wrong_bytes_in_the_cache_never_become_a_result(attack: Attack) -> None:
+    faults.corrupted_cache(attack)
+
+
+def test_of_two_runs_at_once_one_works_and_the_other_is_told(attack: Attack) -> None:
+    faults.two_at_once(attack)
+
+
+@pytest.mark.parametrize("name", ["dvc.lock", ".dvc/tmp/rwlock"])
+def test_a_file_torn_by_a_kill_is_put_right_or_told(attack: Attack, name: str) -> None:
+    faults.torn_file(attack, name)
