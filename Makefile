@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run test check ui lock clean
+.PHONY: help setup data run test soak check ui lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -33,6 +33,9 @@ run: data  ## Run the whole pipeline and compare the models
 
 test: $(READY)  ## Run all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+soak: $(READY)  ## Inject hundreds of faults into runs; another course: make soak OPTIONS="--seed 14 --kills 400"
+	$(BIN)/python -m tests.soak.main $(OPTIONS)
 
 check: $(READY)  ## Lint, types, import boundaries
 	$(BIN)/ruff check .

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import traceback
 
-from components import errors, runtime
+from components import errors, fingerprint, runtime
 from components.component import COMPONENTS
 from components.errors import UserError
 from components.keeping import checkpoint_folder
 from components.loader import load_params
+from components.watching import Watched, check_models
 
 # No network, no telemetry, and none of the libraries' own progress bars and advice.
 ENVIRONMENT = {
@@ -48,9 +50,21 @@ def _run(name: str) -> None:
     params = load_params()
     runtime.check()
     runtime.limit_threads(params.runtime.threads)
+    _settle_environment()
+    component = COMPONENTS[name]
+    found = fingerprint.parts(component, params)
+    watched = Watched(component, params, found)
+    check_models(component, params, found)
+    with checkpoint_folder(component, params, found) as checkpoints:
+        component.run(params, checkpoints, functools.partial(watched.check, checkpoints))
+
+
+def _settle_environment() -> None:
+    """Nothing that the surroundings say may change a result: accelerate takes number format and device from there."""
+    if os.environ.get("WORLD_SIZE", "1") in ("", "0", "1"):  # `accelerate launch` tells its processes that way
+        for variable in [variable for variable in os.environ if variable.startswith("ACCELERATE_")]:
+            del os.environ[variable]
     os.environ.update(ENVIRONMENT)
-    with checkpoint_folder(COMPONENTS[name], params) as checkpoints:
-        COMPONENTS[name].run(params, checkpoints)
 
 
 def _report(name: str, error: UserError) -> int:

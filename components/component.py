@@ -67,16 +67,18 @@ class Component:
             digest.update(path.relative_to(PACKAGE.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         return f"{self.version}+{digest.hexdigest()[:7]}"
 
-    def run(self, params: Params, checkpoints: Path | None = None) -> None:
+    def run(self, params: Params, checkpoints: Path | None = None, check: Callable[[], object] = lambda: None) -> None:
         """Compute the output beside its place, then put it there in one rename.
 
         What is in the folder ``checkpoints`` must come from the same fingerprint; None keeps no checkpoints.
+        ``check`` is called before the old output is replaced, and raises if it must stay.
         A run that fails leaves a ``.partial`` folder at most, which the next run removes.
         """
         partial = partial_folder(self.output)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         self.function()(**self.arguments(params, checkpoints), output=partial)
+        check()
         shutil.rmtree(self.output, ignore_errors=True)
         partial.rename(self.output)
 

@@ -17,13 +17,15 @@ from pydantic_core import to_jsonable_python
 from components.component import PACKAGE, Component, code_closure, resolve
 from components.params.project import Params
 from components.runtime import RUNTIME_FILE
+from components.validate.models import digests
 
 Parts = dict[str, Any]
-"""``component``, its name; ``code``, ``inputs``: path -> sha256; ``parameters``: key -> value; ``runtime``."""
+"""``component``, its name; ``code``, ``inputs``: path -> sha256; ``parameters``: key -> value; ``runtime``.
+``inputs`` has the folders of data.models too."""
 
 
 def parts(component: Component, params: Params, root: Path | None = None) -> Parts | None:
-    """What the result of ``component`` is made from; None if an input or the code is missing.
+    """What the result of ``component`` is made from; None if an input or the code is missing or can't be read.
 
     Args:
         params: the parameters.
@@ -42,10 +44,16 @@ def parts(component: Component, params: Params, root: Path | None = None) -> Par
             "inputs": {
                 path: _content(root / path)
                 for path in sorted(resolve(path, params) for path in component.inputs.values())
-            },
+            }
+            | _model_contents(component, params, root),
         }
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
+
+
+def model_folders(component: Component, params: Params) -> dict[str, str]:
+    """The folders of data.models by name, for a component that reads them."""
+    return dict(params.data.models) if "models" in component.parameters else {}
 
 
 def digest(found: Parts) -> str:
@@ -75,6 +83,14 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _model_contents(component: Component, params: Params, root: Path) -> dict[str, str]:
+    """Folder -> digest, as the stage validate writes it down."""
+    models = model_folders(component, params)
+    if missing := [folder for folder in models.values() if not (root / folder).is_dir()]:
+        raise FileNotFoundError(missing[0])
+    return {models[name]: found for name, found in digests(models, root).items()}
+
+
 def _content(path: Path) -> str:
     """sha256 of a file, or of a folder's names and contents."""
     if path.is_file():
@@ -82,12 +98,12 @@ def _content(path: Path) -> str:
     if not path.is_dir():
         raise FileNotFoundError(path)
     total = hashlib.sha256()
-    for found in _files(path):
+    for found in files_in(path):
         total.update(found.relative_to(path).as_posix().encode() + b"\0" + bytes.fromhex(file_digest(found)))
     return total.hexdigest()
 
 
-def _files(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
     """All files in a folder, DVC's links to its cache among them; sorted."""
     return sorted(Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names)
 

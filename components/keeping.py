@@ -19,6 +19,7 @@ from typing import IO, Any
 from components import fingerprint
 from components.component import Component
 from components.fingerprint import Parts
+from components.ml.training import seal
 from components.params.project import Params
 
 CHECKPOINTS = Path(".stillhouse/checkpoints")
@@ -29,48 +30,78 @@ _REMOVED = ".removed"
 
 
 @contextlib.contextmanager
-def checkpoint_folder(component: Component, params: Params) -> Iterator[Path | None]:
+def checkpoint_folder(component: Component, params: Params, found: Parts | None) -> Iterator[Path | None]:
     """The folder for the checkpoints of ``component`` with its present inputs, held; None where it keeps none.
 
     Where another process trains the same thing, this one waits for it, and then finds what that has finished.
+
+    Args:
+        found: the parts of the fingerprint; None if an input is missing.
     """
-    found = fingerprint.parts(component, params) if component.resumes and params.checkpoints.every else None
-    if found is None:
+    if found is None or not component.resumes:
         yield None
         return
     folder = CHECKPOINTS / component.name / fingerprint.digest(found)
-    lock = _take(component.name, folder, found)
+    if not params.checkpoints.every:
+        _forget_acceptance(folder)
+        yield None
+        return
+    lock = _take(folder, found)
     try:
         yield folder if lock else None
+        _forget_unless_loaded(folder, found)
     finally:
         if lock:
             _leave(folder, lock)
 
 
-def _take(stage: str, folder: Path, found: Parts) -> IO[Any] | None:
+def _take(folder: Path, found: Parts) -> IO[Any] | None:
     """Hold the folder and write down what it is for; None where that can't be done."""
     lock = None
     try:
         lock = hold(folder, lambda: print("waits: another run trains the same thing", flush=True))
-        _announce(stage, folder, found)
+        _announce(folder, found)
     except OSError as error:  # a full disk, or a folder that may not be written to
         print(f"no checkpoints are kept: {error}", flush=True)
+        _forget_acceptance(folder)
         if lock:
             _leave(folder, lock)
         return None
     return lock
 
 
-def _announce(stage: str, folder: Path, found: Parts) -> None:
+def _announce(folder: Path, found: Parts) -> None:
     """Write the fingerprint's parts down, and tell of edits that were accepted."""
     kept = read_parts(folder)
     if kept is None or kept["parts"] != found:
+        _forget_acceptance(folder)
         write_parts(folder, found, [])
         return
     os.utime(folder / PARTS_FILE)  # in use
+    if not kept["accepted"]:
+        _forget_acceptance(folder)
     if files := kept["accepted"]:
         print(f"goes on from a checkpoint that was accepted across edits of {', '.join(files)}", flush=True)
-        write_json(ACCEPTED / stage / f"{folder.name}.json", {"files": files})
+        write_json(_acceptance(folder), {"files": files})
+
+
+def _acceptance(folder: Path) -> Path:
+    """The note that a training went on from an accepted checkpoint."""
+    return ACCEPTED / folder.parent.name / f"{folder.name}.json"
+
+
+def _forget_acceptance(folder: Path) -> None:
+    """The note of an earlier run, where this one starts from nothing that was accepted."""
+    with contextlib.suppress(OSError):
+        _acceptance(folder).unlink()
+
+
+def _forget_unless_loaded(folder: Path, found: Parts) -> None:
+    """A result that used no checkpoint of the folder, as none fitted, owes nothing to an accepted one."""
+    if _acceptance(folder).exists() and not any(path.is_relative_to(folder) for path in seal.loaded):
+        _forget_acceptance(folder)
+        if folder.is_dir():
+            write_parts(folder, found, [])
 
 
 def _leave(folder: Path, lock: IO[Any]) -> None:
@@ -141,6 +172,12 @@ def remove_held(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Empty a folder that the caller holds and goes on holding."""
+    for path in folder.glob("*/"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def sweep(stage_folder: Path) -> None:

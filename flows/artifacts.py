@@ -18,8 +18,9 @@ from prefect.artifacts import (
 )
 from prefect.logging import get_logger, get_run_logger
 
-from flows.pace import Pace
 from flows.repo.workspace import PlannedStage
+from flows.runs.display import duration
+from flows.runs.pace import Pace
 
 UPDATE_SECONDS = 5.0
 Arguments = ParamSpec("Arguments")
@@ -54,7 +55,7 @@ def plan(planned: Sequence[PlannedStage]) -> None:
             "stage": stage.name,
             "action": f"resume at step {stage.step}" if stage.action == "resume" else stage.action,
             "because": "; ".join(stage.because),
-            "takes about": "" if stage.seconds is None else _duration(stage.seconds),
+            "takes about": "" if stage.seconds is None else duration(stage.seconds),
         }
         for stage in planned
     ]
@@ -125,10 +126,3 @@ class Progress:
 def _key(name: str) -> str:
     """Prefect allows lowercase letters, digits and dashes."""
     return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name.lower())
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, hours = int(seconds // 60), int(seconds // 3600)
-    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {int(seconds % 60)} s"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from components.params.project import Benchmark
 from components.params.stages import Runtime
 from components.runtime import limit_threads
-from flows.processes import Process
+from flows.runs.processes import Process
 from flows.settings import STATE
 
 if TYPE_CHECKING:

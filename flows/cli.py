@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from components.errors import UserError, disk_full
 from flows.commands import accept, commit, common, data, deploy, local, run, sweep, verify
-from flows.failures import StageFailed
+from flows.runs.failures import StageFailed
 
 
 class Commands(TyperGroup):

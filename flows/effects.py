@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -16,15 +17,16 @@ from components.component import COMPONENTS
 from components.errors import UserError, disk_full
 from components.params.project import Params
 from components.validate.report import REPORT
-from flows import artifacts, compare, gate_report, notifications, retries
+from flows import artifacts, compare, gate_report, notifications
 from flows.benchmark import benchmark
-from flows.display import Display
 from flows.models import contents, evaluated
-from flows.options import RunOptions
-from flows.receipts import BENCHMARKED, PUBLISHED, RECORDED, REPORTED, Receipt, outstanding, receipt
-from flows.repo import accepting, revisions
+from flows.receipts import BENCHMARKED, PUBLISHED, PUSHED, RECORDED, REPORTED, Receipt, outstanding, pushed, receipt
+from flows.repo import accepting, remotes, revisions
 from flows.repo.workspace import Workspace
-from flows.stopping import Stopped
+from flows.runs import retries
+from flows.runs.display import Display
+from flows.runs.options import RunOptions
+from flows.runs.stopping import Stopped
 from flows.tracking.record import ModelRecord, PipelineRecord, gain_metrics, model_metrics, phase_params
 from flows.tracking.tracker import Tracker
 
@@ -40,22 +42,30 @@ class Effect:
 
 
 def apply_effects(
-    workspace: Workspace, params: Params, tracker: Tracker, display: Display, options: RunOptions | None = None
+    workspace: Workspace,
+    params: Params,
+    tracker: Tracker,
+    display: Display,
+    options: RunOptions | None = None,
+    shared: Collection[str] = (),
 ) -> list[str]:
     """Do what is outstanding; return a warning for each side effect that failed and will be tried again.
 
     One that fails keeps none of the others from being done. An error that nobody foresaw is raised at the end.
+    The stages in ``shared`` are on the DVC remote already.
     """
     options = options or RunOptions()
     kept, warnings, unforeseen = receipt(workspace, params, options.registers), [], []
+    candidate = _candidate(params, tracker, options)
     actions: dict[str, Callable[[], Effect]] = {
         REPORTED: lambda: _restore_gate_report(workspace.root),
         BENCHMARKED: lambda: _benchmark(workspace, params),
-        PUBLISHED: lambda: _publish(workspace, params, tracker, options),
+        PUBLISHED: lambda: _publish(workspace, params, tracker, options, candidate),
         RECORDED: lambda: _record(workspace, tracker, kept),
+        PUSHED: lambda: _push(workspace, shared),
     }
     failed: set[str] = set()
-    for name in outstanding(workspace, params, options.registers):
+    for name in outstanding(workspace, params, options.registers, options.push):
         if name == RECORDED and (failed & {BENCHMARKED, PUBLISHED} or PUBLISHED not in kept.done):
             continue  # the next run publishes, and records it then
         display.start(name)
@@ -75,7 +85,7 @@ def apply_effects(
         else:
             display.finish(name, "ran", effect.detail)
             if name != PUBLISHED or BENCHMARKED not in failed:  # else publish again when there are speeds
-                kept.add(name, effect.result)
+                (pushed(workspace) if name == PUSHED else kept).add(name, effect.result)
     artifacts.comparison(compare.markdown(compare.comparison(workspace.root)))
     if unforeseen:
         raise unforeseen[0]
@@ -103,8 +113,16 @@ def _benchmark(workspace: Workspace, params: Params) -> Effect:
     return Effect(str(compare.BENCHMARK), str(compare.BENCHMARK))
 
 
-def _publish(workspace: Workspace, params: Params, tracker: Tracker, options: RunOptions) -> Effect:
-    before = tracker.candidate(params.publish.registered_model) if options.registers else None
+def _candidate(params: Params, tracker: Tracker, options: RunOptions) -> Callable[[], str | None]:
+    """What tells where the alias was before the first attempt to publish, which may have moved it and failed since."""
+    name = params.publish.registered_model
+    return functools.cache(lambda: tracker.candidate(name) if options.registers else None)
+
+
+def _publish(
+    workspace: Workspace, params: Params, tracker: Tracker, options: RunOptions, candidate: Callable[[], str | None]
+) -> Effect:
+    before = candidate()
     published = tracker.publish(pipeline_record(workspace, params, options.registers))
     tracker.describe(published.parent_run_id, {**override_tags(options), **_accepted_tags(workspace)})
     artifacts.mlflow_run(published.url)
@@ -124,6 +142,13 @@ def _record(workspace: Workspace, tracker: Tracker, kept: Receipt) -> Effect:
         return Effect("", "the project isn't in git")
     tracker.describe(run, {"stillhouse.commit": revision.commit, "stillhouse.ref": revision.ref})
     return Effect(revision.commit, f"{revision.ref} is {revision.commit[:10]}")
+
+
+def _push(workspace: Workspace, shared: Collection[str]) -> Effect:
+    """Give the DVC remote the data and every result that dvc.lock names: another machine then lacks nothing."""
+    lacking = [name for name in workspace.stages() if name not in shared]
+    new = remotes.push_data(workspace) + sum(remotes.push_stage(workspace, name) for name in lacking)
+    return Effect(str(new), f"{new} files were new there")
 
 
 def override_tags(options: RunOptions) -> dict[str, str]:

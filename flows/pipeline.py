@@ -6,6 +6,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,18 @@ from rich.markup import escape
 
 from components.errors import UserError
 from components.params.project import Params
-from flows import artifacts, effects, retries
+from flows import artifacts, effects
 from flows.checks import check, check_groups, check_plan
-from flows.display import Display
-from flows.flow_runs import watched
 from flows.models import models
-from flows.options import RunOptions
 from flows.repo import remotes
 from flows.repo.choice import EVERYTHING
 from flows.repo.workspace import PlannedStage, Workspace
+from flows.runs import retries
+from flows.runs.display import Display
+from flows.runs.flow_runs import watched
+from flows.runs.options import RunOptions
+from flows.runs.stopping import STOPPER, Stopped
 from flows.stages import Listener, run_stages
-from flows.stopping import STOPPER, Stopped
 from flows.tracking.tracker import Parent, Tracker
 
 GOODBYE_SECONDS = 3.0  # for telling MLflow that the run was stopped
@@ -71,7 +73,10 @@ def _bring_up_to_date(workspace: Workspace, options: RunOptions) -> list[str]:
             display.say(f"  Not published: {reason}")
             tracker.fail(parent, reason, "KILLED")
             return warnings
-        return warnings + effects.apply_effects(workspace, params, tracker, display, options)
+        if warnings:  # of what could not be pushed: the next run tries all of it again
+            options = replace(options, push=False)
+        shared = [result.name for result in results] if options.push else []
+        return warnings + effects.apply_effects(workspace, params, tracker, display, options, shared)
 
 
 def _left_out(workspace: Workspace, options: RunOptions) -> list[str]:
@@ -108,6 +113,7 @@ def _tracked(
             lambda text: display.say(f"  [yellow]![/] {escape(text)}"),
             at_most=TRIES_TO_BEGIN,
         )
+        artifacts.mlflow_run(parent.url)
     except UserError as error:  # training goes on; publication tries again
         display.say(f"  [yellow]![/] {escape(error.message)}")
     try:

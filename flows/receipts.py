@@ -11,6 +11,7 @@ from components.errors import UserError
 from components.params.project import Params
 from flows import gate_report
 from flows.compare import measured
+from flows.repo import remotes
 from flows.repo.workspace import PlannedStage, Workspace
 from flows.settings import STATE
 from flows.tracking import presence
@@ -18,6 +19,7 @@ from flows.tracking.store import shown, tracking_uri
 
 FOLDER = STATE / "receipts"
 REPORTED, BENCHMARKED, PUBLISHED, RECORDED = "gate report", "benchmark", "publish", "revision"
+PUSHED = "push"
 
 
 class Receipt:
@@ -79,8 +81,16 @@ def receipt(workspace: Workspace, params: Params, registers: bool = True) -> Rec
     return Receipt(workspace.root, identity)
 
 
-def outstanding(workspace: Workspace, params: Params, registers: bool = True) -> list[str]:
-    """Side effects that the results still lack, in order; one whose result was deleted since is among them."""
+def pushed(workspace: Workspace) -> Receipt:
+    """The receipt for what dvc.lock names, and the data, being on the DVC remote."""
+    return Receipt(workspace.root, {"lock": workspace.lock_digest(), "remote": remotes.identity(workspace)})
+
+
+def outstanding(workspace: Workspace, params: Params, registers: bool = True, push: bool = False) -> list[str]:
+    """Side effects that the results still lack, in order; one whose result was deleted since is among them.
+
+    With ``push``, also giving them to the DVC remote where one is set.
+    """
     kept = receipt(workspace, params, registers)
     done = kept.done
     published = (
@@ -94,7 +104,13 @@ def outstanding(workspace: Workspace, params: Params, registers: bool = True) ->
         PUBLISHED: published,
         RECORDED: published and RECORDED in done,
     }
-    return [name for name, present in there.items() if not present]
+    lacking = [name for name, present in there.items() if not present]
+    return [*lacking, *(to_push(workspace) if push else [])]
+
+
+def to_push(workspace: Workspace) -> list[str]:
+    """The push, if a DVC remote is set that lacks something of what dvc.lock names."""
+    return [PUSHED] if remotes.remote(workspace) and PUSHED not in pushed(workspace).done else []
 
 
 def _measured(root: Path) -> bool:
@@ -105,8 +121,10 @@ def _measured(root: Path) -> bool:
         return False
 
 
-def foreseen(workspace: Workspace, params: Params, plan: Sequence[PlannedStage], registers: bool = True) -> list[str]:
+def foreseen(
+    workspace: Workspace, params: Params, plan: Sequence[PlannedStage], registers: bool = True, push: bool = False
+) -> list[str]:
     """The side effects that a run of ``plan`` would come to: new results have none of them yet."""
     if any(stage.action in ("run", "resume", "depends") for stage in plan):
-        return [BENCHMARKED, PUBLISHED, RECORDED]
-    return outstanding(workspace, params, registers)
+        return [BENCHMARKED, PUBLISHED, RECORDED, *([PUSHED] if push else [])]
+    return outstanding(workspace, params, registers, push)

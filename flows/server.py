@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from components.errors import UserError
-from flows.processes import Process
 from flows.repo.workspace import Workspace
+from flows.runs.processes import Process
 from flows.settings import STATE
 
 HOST = "127.0.0.1"

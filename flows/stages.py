@@ -18,19 +18,20 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Cancelled
+from rich.markup import escape
 
 from components import errors
 from components.component import partial_folder
-from flows import repair, retries
-from flows.display import Display
-from flows.failures import failure
-from flows.following import Listener, following
-from flows.options import RunOptions
-from flows.processes import Process
 from flows.repo import checkpoints, integrity, remotes, timings
 from flows.repo.workspace import PlannedStage, Workspace
-from flows.stopping import Stopped
-from flows.turns import NotStarted, Turns
+from flows.runs import repair, retries
+from flows.runs.display import Display
+from flows.runs.failures import failure
+from flows.runs.following import Listener, following
+from flows.runs.options import RunOptions
+from flows.runs.processes import Process
+from flows.runs.stopping import Stopped
+from flows.runs.turns import NotStarted, Turns
 
 log = logging.getLogger(__name__)
 OUTCOMES = {"Running stage": "ran", "is cached - skipping run": "restored", "didn't change, skipping": "unchanged"}
@@ -118,7 +119,7 @@ def _push_when_done(
 
 
 def _discard_wrong_listings(workspace: Workspace, plan: Sequence[PlannedStage], display: Display) -> None:
-    if any(planned.action in ("restore", "depends") for planned in plan):
+    if any(planned.action != "skip" for planned in plan):
         for name in integrity.discard_wrong_listings(workspace):
             display.say(f"  [yellow]![/] DVC's cache held a damaged list of files, {name}; it is removed.")
 
@@ -264,7 +265,7 @@ class _Stage:
 
     def _say(self, text: str) -> None:
         get_run_logger().warning(text)
-        self.display.say(f"  [yellow]![/] {text}")
+        self.display.say(f"  [yellow]![/] {escape(text)}")
 
 
 def _afterwards(workspace: Workspace, planned: PlannedStage, outcome: str, seconds: float = 0.0) -> None:

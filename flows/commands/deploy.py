@@ -9,16 +9,16 @@ import typer
 from flows.commands import common
 
 if TYPE_CHECKING:
-    from flows.deploying import Deployed
+    from flows.scheduling.deploying import Deployed
 
 
 def deploy(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Deployments of prefect.yaml; none: all of them.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Deployments of prefect.yaml; none: all of them.")
     ] = None,
 ) -> None:
     """Register the deployments and schedules of prefect.yaml on the Prefect server."""
-    from flows import deploying
+    from flows.scheduling import deploying
 
     workspace, console = common.workspace(), common.console()
     console.print(f"Registering on {deploying.lasting_api(workspace.root)} ...", highlight=False)
@@ -42,7 +42,7 @@ def _told(deployments: list[Deployed]) -> list[str]:
 
 def worker() -> None:
     """Run the scheduled runs on this machine until interrupted; Ctrl-C ends it and them."""
-    from flows import deploying, workers
+    from flows.scheduling import deploying, workers
 
     workspace, console = common.workspace(), common.console()
     address = deploying.lasting_api(workspace.root)

@@ -13,6 +13,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from flows.runs.display import duration
+
 if TYPE_CHECKING:
     from flows.repo.workspace import PlannedStage
 
@@ -123,12 +125,3 @@ def _ends(plan: Foresight) -> Iterator[str]:
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - REASONS} more" if len(names) > REASONS else ""
     return ", ".join(names[:REASONS]) + more
-
-
-def duration(seconds: float) -> str:
-    """For people: ``5 s``, ``3 min``, ``1.5 h``; never less than a second."""
-    if round(seconds) < 60:
-        return f"{max(round(seconds), 1)} s"
-    if seconds < 90 * 60:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f}".removesuffix(".0") + " h"

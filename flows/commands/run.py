@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -18,8 +19,9 @@ from components.errors import UserError
 from flows import settings
 from flows.commands import common
 from flows.commands.plan_table import Foresight, print_plan
-from flows.options import RunOptions
 from flows.repo.choice import EVERYTHING, Choice
+from flows.runs import ending
+from flows.runs.options import RunOptions
 
 if TYPE_CHECKING:
     from flows.repo.workspace import Workspace
@@ -51,15 +53,17 @@ def run(
     wait: Annotated[bool, typer.Option("--wait", help="Wait while another run is at work here.")] = False,
 ) -> None:
     """Run what is out of date, publish the results, and compare the models."""
-    from flows import running
+    from flows.runs import running
 
-    limit = common.seconds(time_limit) if time_limit else None
-    workspace, options = _asked(only, first, last, assignments, pull, if_busy="wait" if wait else "refuse")
-    if push:
-        _check_remote(workspace, "--push")
-    options = replace(options, parallel=parallel, push=push, time_limit=limit)
     console = common.console()
-    with running.exclusive(workspace, options.if_busy):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ending.noted())
+        limit = common.seconds(time_limit) if time_limit else None
+        workspace, options = _asked(only, first, last, assignments, pull, if_busy="wait" if wait else "refuse")
+        if push:
+            _check_remote(workspace, "--push")
+        options = replace(options, parallel=parallel, push=push, time_limit=limit)
+        stack.enter_context(running.exclusive(workspace, options.if_busy))
         foresight = _foresee(workspace, options)
         print_plan(console, foresight, _title(options))
         warnings = [] if foresight.idle else running.run(workspace, options)
@@ -70,7 +74,7 @@ def run(
     for warning in warnings:
         console.print(f"[yellow]Not done:[/] {escape(warning)}", highlight=False, soft_wrap=True)
     if warnings:
-        console.print("The next `stillhouse run` tries again.", highlight=False)
+        console.print(f"The next `stillhouse run{' --push' if push else ''}` tries again.", highlight=False)
 
 
 def plan(
@@ -80,10 +84,18 @@ def plan(
     last: Until = None,
     assignments: Set = None,
     pull: Pull = None,
+    push: Annotated[bool, typer.Option("--push", help="Also say whether the DVC remote lacks results.")] = False,
 ) -> None:
-    """Say what a run would do to each stage, and why; changes nothing."""
-    workspace, options = _asked(only, first, last, assignments, pull)
-    foresight = _foresee(workspace, options)
+    """Say what a run would do to each stage, and why; changes nothing.
+
+    With --set it makes the worktree that the run would use, and leaves the checkout alone.
+    """
+    with ending.noted():
+        workspace, options = _asked(only, first, last, assignments, pull)
+        if push:
+            _check_remote(workspace, "--push")
+        options = replace(options, push=push)
+        foresight = _foresee(workspace, options)
     if not as_json:
         print_plan(common.console(), foresight, _title(options))
         return
@@ -101,9 +113,8 @@ def _asked(
     if_busy: str = "refuse",
 ) -> tuple[Workspace, RunOptions]:
     """Where to run, a worktree if parameters were set for this run alone, and how."""
-    names = [name.strip() for text in only or [] for name in text.split(",")]
-    choice = Choice(tuple(filter(None, names)), first, last)
     workspace = common.workspace()
+    choice = Choice(_names(workspace, only or []), first, last)
     if pull:
         _check_remote(workspace, "--pull")
     # Without a remote, nothing is pulled.
@@ -119,6 +130,14 @@ def _asked(
     settings.apply(place.root)
     shown = {key: show(value) for key, value in values.items()}
     return place, replace(options, overrides=shown, registers=False)
+
+
+def _names(workspace: Workspace, only: Sequence[str]) -> tuple[str, ...]:
+    """The stages that ``--only`` names; an empty name must not come to mean all of them."""
+    names = tuple(filter(None, (name.strip() for text in only for name in text.split(","))))
+    if only and not names:
+        raise UserError("--only names no stage.", f"The stages are: {', '.join(workspace.stages())}.", "parameters")
+    return names
 
 
 def _check_remote(workspace: Workspace, option: str) -> None:
@@ -141,7 +160,10 @@ def _foresee(workspace: Workspace, options: RunOptions) -> Foresight:
     params, stages = check(workspace), workspace.plan(options.choice, pull=options.pull)
     check_plan(params, stages)
     left = _left(workspace, options)
-    then = [] if left else receipts.foreseen(workspace, params, stages, options.registers)
+    if left:
+        then = receipts.to_push(workspace) if options.push else []
+    else:
+        then = receipts.foreseen(workspace, params, stages, options.registers, options.push)
     return Foresight(stages, then, left)
 
 

@@ -14,7 +14,7 @@ from flows.commands import common
 
 if TYPE_CHECKING:
     from flows.sweeping.prepare import Prepared
-    from flows.sweeping.sweep import Swept
+    from flows.sweeping.under_way import Swept
 
 SHOWN = 12
 
@@ -53,8 +53,8 @@ def sweep(
         _print_needs(console, foresee(workspace, values))
         return
     from flows.repo.remotes import remote
-    from flows.sweeping.sweep import SweepOptions
     from flows.sweeping.sweep import sweep as run_sweep
+    from flows.sweeping.under_way import SweepOptions
 
     pull = remote(workspace) is not None if pull is None else pull
     swept = run_sweep(

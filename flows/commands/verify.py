@@ -22,16 +22,16 @@ _LONGEST = 100
 def verify(
     stages: Annotated[list[str] | None, typer.Argument(help="The stages to run again; none: all.")] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0.0, help="Numbers that differ by no more are equal; relative above 1.")
+        float, typer.Option(help="Numbers that differ by no more are equal; relative above 1.")
     ] = 1e-6,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the clone where it is.")] = False,
 ) -> None:
     """Run stages again from a clean clone without any cache; compare their outputs with the recorded ones.
 
-    Ends with 0 if all are equal, or within the tolerance, and with 3 if one is different.
+    Exit code 0: all are equal, or within the tolerance; 3: one is different; 2: it could not be verified.
     """
-    from flows.display import Display
+    from flows.runs.display import Display
     from flows.verification.verify import verify as run_again
 
     workspace = common.workspace()

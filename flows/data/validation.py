@@ -25,8 +25,8 @@ from components.params.project import Params
 from components.validate.reading import check_files
 from components.validate.report import REPORT
 from flows.data.suggest import suggest_section
-from flows.processes import Process
 from flows.repo.workspace import Workspace
+from flows.runs.processes import Process
 
 REPORT_OF_ADDED = Path("reports/added")
 STAGE = "validate"

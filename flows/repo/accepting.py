@@ -14,7 +14,7 @@ from typing import Any
 
 from components import fingerprint, keeping
 from components.errors import UserError
-from flows.repo import acceptances, checkpoints, graph
+from flows.repo import acceptances, checkpoints, graph, integrity
 from flows.repo.acceptances import accepted
 from flows.repo.checkpoints import Checkpoint
 from flows.repo.choice import Choice
@@ -103,6 +103,13 @@ def _keep_result(workspace: Workspace, stage: str, found: _Difference) -> str:
     with contextlib.chdir(workspace.root), workspace.repo() as repo:  # DVC keeps runs of the current folder only
         if found.lost:
             repo.checkout(targets=found.lost)
+    if damaged := integrity.discard_damaged(workspace, stage):
+        raise UserError(
+            f"{', '.join(damaged)}: DVC's cache held other bytes than dvc.lock names; they are removed.",
+            f"There is nothing left to keep: `stillhouse run --only {stage}` makes it anew.",
+            kind="data",
+        )
+    with contextlib.chdir(workspace.root), workspace.repo() as repo:
         repo.commit(target=stage, force=True)
     files = _together(found.edits, acceptances.edited_since(workspace, stage, before))
     acceptances.remember(workspace, stage, workspace.lock_entries()[stage], files)

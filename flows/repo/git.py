@@ -129,7 +129,12 @@ def scratch_index(folder: Path) -> Iterator[dict[str, str]]:
 def tracked_tree(folder: Path, environment: Mapping[str, str], more: Iterable[str] = ()) -> str:
     """A tree of the tracked files as they are, and of ``more`` files whether tracked, ignored or missing."""
     git(folder, "add", "--update", "--", ":/", env=environment)
-    stdin = "".join(f"{name}\0" for name in more)
+    return tree_with(folder, environment, more)
+
+
+def tree_with(folder: Path, environment: Mapping[str, str], names: Iterable[str]) -> str:
+    """A tree of the index, with the files named as they are on disk, whether tracked, ignored or missing."""
+    stdin = "".join(f"{name}\0" for name in names)
     git(folder, "update-index", "--add", "--remove", "--replace", "-z", "--stdin", stdin=stdin, env=environment)
     return git(folder, "write-tree", env=environment)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from components.errors import UserError
 from flows.repo.workspace import Workspace
 
 _BLOCK = 2**20
@@ -31,7 +32,7 @@ def discard_wrong_listings(workspace: Workspace) -> list[str]:
         listings = Path(repo.cache.local.path).glob("??/*.dir")
         wrong = [path for path in listings if _md5(path) != path.parent.name + path.stem]
     for path in wrong:
-        path.unlink(missing_ok=True)
+        _discard(path)
     return [path.parent.name + path.name for path in wrong]
 
 
@@ -60,7 +61,7 @@ def _sound(cache: Any, place: Path, value: str) -> bool:
             sound = False
             kept = Path(cache.oid_to_path(expected))
             if _md5(kept) != expected.removesuffix(".dir"):
-                kept.unlink(missing_ok=True)
+                _discard(kept)
     return sound
 
 
@@ -82,9 +83,27 @@ def _md5(path: Path) -> str | None:
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:  # unreadable isn't wrong: it may be another user's
+        raise UserError(
+            f"{path} could not be read: {error.strerror}.",
+            "See to it that DVC's cache and the results are readable, then run again.",
+            kind="disk",
+        ) from error
     return digest.hexdigest()
+
+
+def _discard(path: Path) -> None:
+    """Remove a damaged file of the cache."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path} is damaged and could not be removed: {error.strerror}.",
+            "Make DVC's cache writable, or remove the file, then run again.",
+            kind="disk",
+        ) from error
 
 
 def _remove(place: Path) -> None:

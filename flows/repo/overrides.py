@@ -137,13 +137,15 @@ def _checked(text: str, overrides: Mapping[str, Any]) -> str:
     """The edited text of params.yaml.
 
     Raises:
-        UserError: it isn't allowed; says by which of the overrides.
+        UserError: the text as it stands is broken, or the edited one isn't allowed; says by which of the overrides.
     """
+    own = _problems(text)
+    if own and not _has_sections(text):
+        raise UserError("\n".join(own), f"Mend {FILE}; docs/parameters.md lists every key.", "parameters")
     edited = edit(text, overrides)
     problems = _problems(edited)
     if not problems:
         return edited
-    own = _problems(text)
     lines = [line for line in problems if line in own]
     told = set(lines)
     for key, value in overrides.items():
@@ -155,11 +157,19 @@ def _checked(text: str, overrides: Mapping[str, Any]) -> str:
     raise UserError("\n".join(lines), "docs/parameters.md lists every key and its default.", "parameters")
 
 
+def _has_sections(text: str) -> bool:
+    """Whether it is YAML with keys, in which values can be set."""
+    try:
+        return isinstance(YAML(typ="safe", pure=True).load(text), dict)
+    except YAMLError:
+        return False
+
+
 def _problems(text: str) -> list[str]:
     """What the check of params.yaml says to ``text``, in lines that begin with the file's name."""
     with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
         path = Path(folder) / FILE
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")  # as git gave it
         try:
             load_params(path)
         except UserError as error:

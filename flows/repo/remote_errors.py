@@ -20,10 +20,11 @@ _LONGEST = 400
 def readable(repo: Any, name: str) -> Iterator[None]:
     """Turn what the remote ``name`` raises into a UserError of kind ``remote``; a full disk is told as such."""
     from dvc.exceptions import DvcException
+    from dvc.lock import LockError
 
     try:
         yield
-    except UserError:
+    except (UserError, LockError):  # DVC being busy is told by whoever has opened the Repo
         raise
     # Each kind of remote raises its own library's errors.
     except Exception as error:

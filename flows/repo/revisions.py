@@ -13,6 +13,7 @@ from flows.repo import git
 from flows.repo.workspace import Workspace
 
 REFS = "refs/stillhouse/"
+MADE_OF = ("dvc.lock", "params.yaml", "data.dvc")
 RECORDED = ("dvc.lock", "params.yaml")
 """What `stillhouse commit` puts on the branch."""
 _PUSH_SECONDS = 60.0
@@ -115,13 +116,19 @@ def left_out(workspace: Workspace, revision: Revision) -> list[str]:
 
 
 def _tree(workspace: Workspace) -> str:
+    """HEAD, with what decides results as it is on disk. Other edits are nobody's business: the ref is pushed."""
     folder, prefix = git.top(workspace.root)
     with git.scratch_index(folder) as index:
-        new = set(git.untracked(folder, prefix, index))
-        code = [
+        git.git(folder, "read-tree", "HEAD", env=index)
+        listed = git.git(folder, "ls-files", "-z", env=index).split("\0")
+        known = {*filter(None, listed), *git.untracked(folder, prefix, index)}
+        read = [
             f"{prefix}{dep}" for stage in workspace.stages().values() for dep in stage.deps if not dep.is_absolute()
         ]
-        return git.tracked_tree(folder, index, [*git.always(prefix), *(name for name in code if name in new)])
+        code = [name for name in known if any(name == path or name.startswith(f"{path}/") for path in read)]
+        # Git may be told to ignore params.yaml; an ignored .dvc/config may hold a remote's secrets.
+        made_of = [name for name in git.always(prefix) if name in known or name.removeprefix(prefix) in MADE_OF]
+        return git.tree_with(folder, index, sorted({*code, *made_of}))
 
 
 def _commit(workspace: Workspace, tree: str, parent: str, message: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
-from flows.repo import graph
+from flows.repo import graph, integrity
 from flows.repo.workspace import OWNER, Workspace
 
 SHARED = ("accepted", "benchmarks", "checkpoints", "logits", "mlflow", "prefect", "timings")
@@ -81,6 +81,7 @@ def put_in_place(source: Workspace, worktree: Workspace) -> None:
         UserError: the data that data.dvc pins can't be had, or a stage reads a file that the worktree can't have.
     """
     _store_data(source, worktree)
+    integrity.discard_wrong_listings(worktree)
     with worktree.repo() as repo:
         outs = list(repo.index.outs)
         with repo.lock:
@@ -88,6 +89,9 @@ def put_in_place(source: Workspace, worktree: Workspace) -> None:
                 if out.hash_info and out.use_cache and not out.changed_cache():
                     out.checkout(force=True)
         stages, _ = graph.build(repo, worktree.root)
+    for stage in worktree.lock_entries().keys() & stages.keys():
+        integrity.discard_damaged(worktree, stage)  # what goes on from wrong bytes would be wrong
+    with worktree.repo() as repo:
         _link_inputs(source, worktree, stages, {Path(out.fs_path) for out in outs})
 
 

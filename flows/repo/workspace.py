@@ -23,6 +23,7 @@ from flows.repo.choice import EVERYTHING, Choice
 from flows.repo.graph import Stage
 from flows.repo.kept import Kept, listing, tree
 from flows.repo.planning import History, PlannedStage, Planner
+from flows.repo.remote_errors import readable
 from flows.settings import STATE
 
 __all__ = ["DataChanges", "PlannedStage", "Stage", "Workspace"]
@@ -190,19 +191,12 @@ class Workspace:
         Raises:
             UserError: the remote can't be read.
         """
-        from dvc.lock import LockError
-
         with self.repo() as repo:
             remote = repo.config["core"].get("remote")
             if not remote:
                 return False
-            try:
+            with readable(repo, remote):
                 repo.fetch(targets=[str(self.data_file)])
-            except LockError:
-                raise
-            # Each kind of remote raises its own library's errors.
-            except Exception as error:
-                raise disk_full(error) or _remote_failed(remote, error) from error
         return self.checkout_data()
 
     def git_commit(self) -> str | None:
@@ -261,12 +255,3 @@ def _readable(error: Any) -> UserError:
     details = [str(item) for item in getattr(cause, "errors", None) or filter(None, [cause])]
     lines = [str(error), *(detail for detail in details if detail not in str(error))]
     return UserError("DVC: " + "\n  ".join(lines), "Mend the file it names, or go back to git's version.", "pipeline")
-
-
-def _remote_failed(remote: str, error: Exception) -> UserError:
-    return UserError(
-        f"The data could not be fetched from the DVC remote '{remote}': {error}.",
-        "Check the network and the remote's settings (`dvc remote list`, `dvc config --list`) and try again. "
-        "With no default remote (`dvc config --unset core.remote`) the demonstration data is built from its sources.",
-        kind="network",
-    )

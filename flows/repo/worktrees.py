@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from components.errors import UserError
-from flows import run_lock
 from flows.repo import git, sharing
 from flows.repo.workspace import OWNER, Workspace
+from flows.runs import run_lock
 
 FOLDER = "worktrees"
 DISPOSABLE = "set-"

@@ -26,6 +26,9 @@ class Difference:
         return f"{self.where}: recorded {self.recorded}, now {self.found}"
 
 
+_AS_WRITTEN = Difference("how it is written", "the same values", "the same values", 0.0)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What came of comparing two files. ``first`` is the first difference that the tolerance doesn't cover,
@@ -43,7 +46,10 @@ def unequal(where: str, values: Iterable[str]) -> Difference:
 
 
 def summed_up(differences: Iterator[Difference], tolerance: float) -> Comparison:
-    """The comparison of two files that differ in their bytes and, in their values, as ``differences`` says."""
+    """The comparison of two files that differ in their bytes and, in their values, as ``differences`` says.
+
+    Where no value differs, ``first`` tells that: the same values, written otherwise.
+    """
     greatest: float | None = None
     first: Difference | None = None
     beyond: Difference | None = None
@@ -53,6 +59,8 @@ def summed_up(differences: Iterator[Difference], tolerance: float) -> Comparison
             greatest = max(greatest or 0.0, difference.size)
         if beyond is None and (difference.size is None or difference.size > tolerance):
             beyond = difference
+    if first is None:
+        return Comparison(WITHIN, 0.0, _AS_WRITTEN)
     return Comparison(DIFFERENT if beyond else WITHIN, greatest, beyond or first)
 
 

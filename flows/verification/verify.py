@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 import time
@@ -10,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from components import runtime
 from components.errors import UserError
-from flows.display import Display
-from flows.failures import failure
-from flows.processes import Process
 from flows.repo import objects, recorded
 from flows.repo.choice import Choice
 from flows.repo.graph import Stage
 from flows.repo.recorded import Files, Recorded
 from flows.repo.workspace import Workspace
+from flows.runs.display import Display
+from flows.runs.failures import failure
+from flows.runs.processes import Process
 from flows.verification import clone
 from flows.verification.comparing import TOLERANCE, compare_files
 from flows.verification.values import DIFFERENT, VERDICTS, Comparison
@@ -52,9 +55,10 @@ def verify(
         that aren't committed), ``clone`` (its place if kept), and by stage ``verdict``, ``seconds``, ``outputs``.
 
     Raises:
-        UserError: nothing was run yet, results are outdated, other library versions are installed, or a stage
-            can't be run from a clean clone.
+        UserError: the tolerance is no number of 0 or more, nothing was run yet, results are outdated, other library
+            versions are installed, or a stage can't be run from a clean clone.
     """
+    _check_tolerance(tolerance)
     if (workspace.root / runtime.RUNTIME_FILE).exists():
         runtime.check(workspace.root / runtime.RUNTIME_FILE)
     stages = workspace.stages()
@@ -85,6 +89,15 @@ def verify(
     return verdict
 
 
+def _check_tolerance(tolerance: float) -> None:
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise UserError(
+            f"Expected a tolerance of 0 or more, such as 1e-6; got {tolerance:g}.",
+            "Take 0 where every number must be equal.",
+            kind="parameters",
+        )
+
+
 def _refuse_outdated(found: Recorded) -> None:
     if not found.outdated:
         return
@@ -101,9 +114,9 @@ def _tell(display: Display, workspace: Workspace, edited: Sequence[str], kept: P
     display.say(f"Running again from a clean clone of {commit}, without any cache.")
     if edited:
         more = f" and {len(edited) - 5} more" if len(edited) > 5 else ""
-        display.say(f"Carried over, since the results belong to it: uncommitted {', '.join(edited[:5])}{more}")
+        display.say(f"Carried over, since the results belong to it: uncommitted {escape(', '.join(edited[:5]))}{more}")
     if kept:
-        display.say(f"The clone stays in {kept}")
+        display.say(f"The clone stays in {escape(str(kept))}")
 
 
 def _verify_stage(

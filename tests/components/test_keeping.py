@@ -16,6 +16,7 @@ import pytest
 from components import fingerprint, keeping
 from components.component import COMPONENTS, Component
 from components.loader import load_params
+from components.ml.training import seal
 
 ROOT = Path(__file__).parents[2]
 PARAMS = load_params(ROOT / "params.yaml")
@@ -90,39 +91,78 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Component:
 
 
 def test_a_folder_in_which_nothing_was_put_goes_again(toy: Component) -> None:
-    with keeping.checkpoint_folder(toy, PARAMS) as folder:
+    with keeping.checkpoint_folder(toy, PARAMS, fingerprint.parts(toy, PARAMS)) as folder:
         assert folder is not None
         assert keeping.read_parts(folder) == {"parts": fingerprint.parts(toy, PARAMS), "accepted": []}
     assert keeping.folders(keeping.CHECKPOINTS / "toy") == []
 
 
 def test_a_folder_in_which_training_was_stopped_stays(toy: Component) -> None:
-    with contextlib.suppress(KeyboardInterrupt), keeping.checkpoint_folder(toy, PARAMS) as folder:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        keeping.checkpoint_folder(toy, PARAMS, fingerprint.parts(toy, PARAMS)) as folder,
+    ):
         (folder / "0-phase").mkdir()
         raise KeyboardInterrupt
-    with keeping.checkpoint_folder(toy, PARAMS) as again:
+    with keeping.checkpoint_folder(toy, PARAMS, fingerprint.parts(toy, PARAMS)) as again:
         assert keeping.folders(keeping.CHECKPOINTS / "toy") == [again]
 
 
 def test_stages_that_do_not_train_keep_nothing(toy: Component) -> None:
     without = PARAMS.model_copy(update={"checkpoints": PARAMS.checkpoints.model_copy(update={"every": 0})})
     for component, params in ((COMPONENTS["validate"], PARAMS), (toy, without)):
-        with keeping.checkpoint_folder(component, params) as folder:
+        with keeping.checkpoint_folder(component, params, fingerprint.parts(toy, params)) as folder:
             assert folder is None
     assert not keeping.CHECKPOINTS.exists()
 
 
-def test_going_on_from_an_accepted_checkpoint_is_told_and_noted(
-    toy: Component, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def accepted(toy: Component) -> Path:
+    """The folder of a checkpoint that was accepted across an edit."""
     parts = fingerprint.parts(toy, PARAMS)
     folder = keeping.CHECKPOINTS / "toy" / fingerprint.digest(parts)
     keeping.write_parts(folder, parts, ["components/a.py"])
     (folder / "0-phase").mkdir()
-    with keeping.checkpoint_folder(toy, PARAMS):
-        pass
+    return folder
+
+
+def note_of(folder: Path) -> Path:
+    return keeping.ACCEPTED / "toy" / f"{folder.name}.json"
+
+
+def test_going_on_from_an_accepted_checkpoint_is_told_and_noted(
+    toy: Component, accepted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seal, "loaded", [])
+    with keeping.checkpoint_folder(toy, PARAMS, fingerprint.parts(toy, PARAMS)):
+        seal.loaded.append(accepted / "0-phase/checkpoint-10")
     assert "accepted across edits of components/a.py" in capsys.readouterr().out
-    assert (keeping.ACCEPTED / "toy" / f"{folder.name}.json").is_file()
+    assert note_of(accepted).is_file()
+
+
+def test_a_result_owes_nothing_to_an_accepted_checkpoint_that_did_not_fit(toy: Component, accepted: Path) -> None:
+    parts = fingerprint.parts(toy, PARAMS)
+    with contextlib.suppress(KeyboardInterrupt), keeping.checkpoint_folder(toy, PARAMS, parts):
+        raise KeyboardInterrupt
+    assert note_of(accepted).is_file()  # stopped before it looked
+    with keeping.checkpoint_folder(toy, PARAMS, parts):
+        pass
+    assert not note_of(accepted).exists()
+    assert keeping.read_parts(accepted) == {"parts": parts, "accepted": []}
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["checkpoint gone", "checkpoints off"])
+def test_a_training_that_starts_from_nothing_forgets_an_earlier_acceptance(
+    gone: bool, toy: Component, accepted: Path
+) -> None:
+    keeping.write_json(note_of(accepted), {"files": ["components/a.py"]})
+    params = PARAMS
+    if gone:
+        keeping.remove_held(accepted)
+    else:
+        params = PARAMS.model_copy(update={"checkpoints": PARAMS.checkpoints.model_copy(update={"every": 0})})
+    with keeping.checkpoint_folder(toy, params, fingerprint.parts(toy, PARAMS)):
+        assert not note_of(accepted).exists()
 
 
 def test_damaged_parts_are_written_anew(toy: Component) -> None:
@@ -130,5 +170,5 @@ def test_damaged_parts_are_written_anew(toy: Component) -> None:
     folder = keeping.CHECKPOINTS / "toy" / fingerprint.digest(parts)
     keeping.write_parts(folder, parts, ["components/a.py"])
     (folder / keeping.PARTS_FILE).write_text('{"parts')
-    with keeping.checkpoint_folder(toy, PARAMS):
+    with keeping.checkpoint_folder(toy, PARAMS, fingerprint.parts(toy, PARAMS)):
         assert keeping.read_parts(folder) == {"parts": parts, "accepted": []}

@@ -7,13 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
+
+from flows.server import HOST, free_port, start_prefect, wait_until_up
 
 ROOT = Path(__file__).parents[2]
 CODE = ("components", "flows", "mlflow", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
@@ -31,9 +34,10 @@ TINY = {
 
 @dataclass(frozen=True)
 class Project:
-    """A checkout and how to use it as a person would."""
+    """A checkout and how to use it as a person would; ``api`` names a Prefect server, else each run starts its own."""
 
     root: Path
+    api: str | None = None
 
     def run(self, *command: str, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command in it; ``stillhouse`` and ``dvc`` are those of this interpreter."""
@@ -59,7 +63,8 @@ class Project:
             name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING"))
         }
         path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-        return kept | {"PATH": path, "COLUMNS": "120", "PYTHONPATH": "", "STILLHOUSE_RETRY_DELAYS": ""}
+        served = {"PREFECT_API_URL": self.api} if self.api else {}
+        return kept | {"PATH": path, "COLUMNS": "120", "PYTHONPATH": "", "STILLHOUSE_RETRY_DELAYS": ""} | served
 
     def edit(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Change params.yaml."""
@@ -134,24 +139,41 @@ def make_project(root: Path, encoder: Path, rows: Sequence[tuple[str, str]]) -> 
 
 
 @pytest.fixture(scope="session")
-def new_project(
-    tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, texts: Callable[..., list[tuple[str, str]]]
+def finished_project(
+    tmp_path_factory: pytest.TempPathFactory,
+    worker_id: str,
+    tiny_encoder: Path,
+    texts: Callable[..., list[tuple[str, str]]],
 ) -> Project:
-    """A project with data and a first commit, in which nothing has run."""
-    return make_project(tmp_path_factory.mktemp("project") / "stillhouse", tiny_encoder, texts(400))
+    """The project after `stillhouse run`, one for all workers; the output is in `first_run.txt`. Not to be changed."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder if worker_id == "master" else folder.parent  # which the workers share
+    project = Project(folder / "project" / "stillhouse")
+    said = project.root / ".stillhouse" / "first_run.txt"
+    with FileLock(folder / "project.lock"):
+        if not said.exists():
+            make_project(project.root, tiny_encoder, texts(400))
+            done = project.run("stillhouse", "run")
+            said.write_text(done.stdout + done.stderr, encoding="utf-8")
+    return project
 
 
 @pytest.fixture(scope="session")
-def finished_project(new_project: Project) -> Project:
-    """The project after `stillhouse run`; the output is in `first_run.txt`."""
-    done = new_project.run("stillhouse", "run")
-    (new_project.root / ".stillhouse" / "first_run.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
-    return new_project
+def prefect_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server for all runs of copies: starting one for each would take half of the time."""
+    folder = tmp_path_factory.mktemp("prefect")
+    port = free_port()
+    server = start_prefect(folder, port, ui=False)
+    try:
+        wait_until_up(server, f"http://{HOST}:{port}/api/health", "the Prefect server")
+        yield f"http://{HOST}:{port}/api"
+    finally:
+        server.end()
 
 
 @pytest.fixture
-def copied(finished_project: Project, tmp_path: Path) -> Project:
+def copied(finished_project: Project, prefect_server_url: str, tmp_path: Path) -> Project:
     """A copy of the finished project, to do harm to."""
     root = tmp_path / "copy"
     shutil.copytree(finished_project.root, root, symlinks=True)
-    return Project(root)
+    return Project(root, prefect_server_url)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 Project = Any
-pytestmark = pytest.mark.xdist_group("end_to_end")
 
 
 def test_dvc_experiments_and_diffs_work(copied: Project) -> None:

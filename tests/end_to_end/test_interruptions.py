@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 Project = Any
-pytestmark = pytest.mark.xdist_group("end_to_end")
 LIMIT = 10.0
 EPOCHS = 25
+STARTS = 10.0  # seconds before the time of a run begins, on a busy machine
 
 
 def count(project: Project, database: str, query: str) -> list[tuple[Any, ...]]:
@@ -98,7 +98,7 @@ def training(copied: Project) -> Project:
     """A project whose distillation takes some seconds, with a checkpoint every ten steps."""
     copied.edit(lambda params: params["distill"]["phases"]["distill"].update(epochs=EPOCHS))
     copied.edit(lambda params: params.update(checkpoints={"every": 10}))
-    return copied
+    return type(copied)(copied.root)  # with a Prefect server of its own, whose database is asked
 
 
 def test_after_any_kill_the_next_run_resumes_and_ends_in_the_same_bytes(training: Project) -> None:
@@ -142,6 +142,6 @@ def test_sigterm_and_a_time_limit_leave_nothing_at_work_and_say_what_happened(tr
     started = time.monotonic()
     run = start(training, "--time-limit", "20s")
     code, output, _ = end(training, run)
-    assert (code, time.monotonic() - started < 20 + LIMIT) == (2, True), output
+    assert (code, time.monotonic() - started < 20 + STARTS + LIMIT) == (2, True), output
     assert "time limit of 20 seconds" in output
     assert state_of_flow_run(training)[0] == "TimedOut"

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 Project = Any
-pytestmark = pytest.mark.xdist_group("end_to_end")
 
 
 def rewrite(name: str, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Callable[[Project], None]:

@@ -16,7 +16,6 @@ import psutil
 import pytest
 
 Project = Any
-pytestmark = pytest.mark.xdist_group("end_to_end")
 
 NAMES = ["teacher", "student", "student_without_distillation", "lora"]
 STAGES = ["validate", "teacher", "label", "distill", "control", "finetune", "controls", "evaluate"]

@@ -20,7 +20,6 @@ from flows import server
 
 Project = Any
 Run = dict[str, Any]
-pytestmark = pytest.mark.xdist_group("end_to_end")
 PREFECT_YAML = """
 name: stillhouse
 build:
@@ -30,13 +29,13 @@ pull:
   - prefect.deployments.steps.set_working_directory: {directory: "{{ $STILLHOUSE_PROJECT }}"}
 deployments:
   - name: often
-    entrypoint: flows/scheduled.py:scheduled
+    entrypoint: flows/scheduling/scheduled.py:scheduled
     parameters: {revision: "{{ branch.stdout }}", if_busy: cancel}
     schedules: [{interval: 20, timezone: Asia/Shanghai}]
     concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW}
     work_pool: {name: stillhouse}
   - name: on-demand
-    entrypoint: flows/scheduled.py:scheduled
+    entrypoint: flows/scheduling/scheduled.py:scheduled
     parameters: {revision: "{{ branch.stdout }}", if_busy: cancel}
     work_pool: {name: stillhouse}
 """

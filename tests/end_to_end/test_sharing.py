@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 Project = Any
-pytestmark = pytest.mark.xdist_group("end_to_end")
 STAGES = ["validate", "teacher", "label", "distill", "control", "finetune", "controls", "evaluate"]
 
 
@@ -25,7 +24,7 @@ def sharing(copied: Project, tmp_path: Path) -> Project:
 def second_machine(project: Project, folder: Path) -> Project:
     """A clone with the data, and nothing else."""
     subprocess.run(["git", "clone", "--quiet", str(project.root), str(folder)], check=True)
-    other = type(project)(folder)
+    other = type(project)(folder, project.api)
     other.run("stillhouse", "data", "pull")
     return other
 

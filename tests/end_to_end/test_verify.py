@@ -11,7 +11,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 Project = Any
-pytestmark = pytest.mark.xdist_group("end_to_end")
 
 
 def test_the_whole_pipeline_runs_again_from_a_clean_clone_to_the_same_bytes(copied: Project) -> None:

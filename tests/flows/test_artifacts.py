@@ -55,7 +55,7 @@ def test_the_plan_the_comparison_and_links_belong_to_the_run() -> None:
             "stage": "second",
             "action": "resume at step 40",
             "because": "a: 1 -> 2; code/second.py changed",
-            "takes about": "1 min 35 s",
+            "takes about": "2 min",
         },
     ]
     assert found["comparison"].data == "| a |\n|---|\n"

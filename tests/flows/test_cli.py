@@ -23,11 +23,11 @@ from components.errors import UserError
 from flows import cli
 from flows.commands import common, run
 from flows.commands.plan_table import Foresight
-from flows.options import RunOptions
 from flows.repo import overrides, remotes
 from flows.repo.choice import EVERYTHING, Choice
 from flows.repo.planning import PlannedStage
 from flows.repo.workspace import Workspace
+from flows.runs.options import RunOptions
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,6 +104,21 @@ def test_help_works_for_every_command_and_imports_nothing_heavy() -> None:
         assert command in text
     assert len(said) == len(COMMANDS)
     assert {"", "run", "plan", "data add"} <= set(said)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("deploy", "[NAME]..."),
+        ("verify", "Exit code 0:"),
+        ("verify", "2: it could not"),
+        ("plan", "makes the worktree"),
+    ],
+)
+def test_the_help_tells_what_is_not_to_be_guessed(command: str, words: str) -> None:
+    text = " ".join(invoke(command, "--help").stdout.split())
+    assert words in text
+    assert "[[" not in text
 
 
 def test_the_version_is_the_installed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +248,16 @@ class TestPlan:
         assert invoke("plan", *chosen).exit_code == 0
         assert [options.choice for _, options in foreseen] == [EVERYTHING, Choice(("a", "b", "c"), "d", "e")]
 
+    @pytest.mark.parametrize("only", ["", ",", " , "])
+    def test_naming_no_stage_is_not_naming_all(
+        self, foreseen: list[Any], monkeypatch: pytest.MonkeyPatch, only: str
+    ) -> None:
+        monkeypatch.setattr(common, "workspace", lambda: Workspace(ROOT))
+        done = invoke("plan", "--only", only)
+        assert (done.exit_code, foreseen) == (2, [])
+        assert "--only names no stage" in done.stderr
+        assert "teacher, label" in done.stderr
+
     @pytest.mark.parametrize(("option", "pulls"), [([], True), (["--pull"], True), (["--no-pull"], False)])
     def test_what_a_remote_has_is_pulled_unless_it_is_declined(
         self, foreseen: list[Any], monkeypatch: pytest.MonkeyPatch, option: list[str], pulls: bool
@@ -241,7 +266,9 @@ class TestPlan:
         invoke("plan", *option)
         assert foreseen[0][1].pull == pulls
 
-    @pytest.mark.parametrize("command", [["plan", "--pull"], ["run", "--pull"], ["run", "--push"]], ids=" ".join)
+    @pytest.mark.parametrize(
+        "command", [["plan", "--pull"], ["plan", "--push"], ["run", "--pull"], ["run", "--push"]], ids=" ".join
+    )
     def test_what_needs_a_remote_is_refused_where_there_is_none(self, command: list[str]) -> None:
         done = invoke(*command)
         assert done.exit_code == 2
@@ -298,6 +325,19 @@ class TestForesight:
         found = run._foresee(toy.workspace, RunOptions(choice=Choice(("other",))))
         assert (found.idle, found.left) == (True, ["second", "join"])
 
+    def test_where_pushing_is_asked_for_what_the_remote_lacks_is_something_to_do(
+        self, toy: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from flows import receipts
+
+        monkeypatch.setattr(remotes, "remote", lambda workspace: "store")
+        toy.edit("params.yaml", "times: 1", "times: 2")
+        options = RunOptions(choice=Choice(("other",)), push=True)
+        found = run._foresee(toy.workspace, options)
+        assert (found.idle, found.then) == (False, ["push"])
+        receipts.pushed(toy.workspace).add("push", "0")
+        assert run._foresee(toy.workspace, options).idle
+
 
 class TestRun:
     """`stillhouse run`."""
@@ -305,7 +345,7 @@ class TestRun:
     @pytest.fixture
     def runs(self, monkeypatch: pytest.MonkeyPatch) -> list[RunOptions]:
         """How each run was asked for; a run ends with a warning."""
-        from flows import running
+        from flows.runs import running
 
         started: list[RunOptions] = []
 
@@ -377,7 +417,8 @@ def test_only_a_port_that_was_asked_for_is_insisted_on(
 
 
 def test_a_plan_that_this_machine_cannot_carry_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows import checks, running
+    from flows import checks
+    from flows.runs import running
 
     def refuse(*_: Any) -> NoReturn:
         raise UserError("runtime.device: cuda was asked for.", "Choose one of: cpu.")

@@ -16,8 +16,8 @@ from rich.console import Console
 from components.errors import UserError
 from components.params.project import Benchmark, Publish
 from flows import compare, notifications
-from flows.display import Display
-from flows.options import RunOptions
+from flows.runs.display import Display
+from flows.runs.options import RunOptions
 from flows.tracking import presence
 
 pytestmark = pytest.mark.xdist_group("prefect")
@@ -251,6 +251,56 @@ def test_people_are_told_when_the_alias_has_moved_and_only_then(effects: Effects
     effects.apply()
     assert effects.done == ["publish"]
     assert effects.told == []
+
+
+def test_people_are_told_though_the_attempt_that_moved_the_alias_failed(
+    effects: Effects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLHOUSE_RETRY_DELAYS", "0.1")
+    faults = [UserError("MLflow is away.", "", "tracking")]
+    describe = effects.describe
+
+    def once_away(run_id: str, tags: dict[str, str]) -> None:
+        if faults:
+            raise faults.pop()
+        describe(run_id, tags)
+
+    monkeypatch.setattr(effects, "describe", once_away)
+    assert effects.apply() == []
+    assert effects.done.count("publish") == 2
+    assert effects.told == [("promotion", "Stillhouse: 候选 version 3")]
+
+
+def test_what_lies_here_already_is_pushed_with_its_data_and_only_once(
+    effects: Effects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.repo import remotes
+
+    with effects.toy.repo() as repo, repo.config.edit() as config:
+        config["remote"] = {"store": {"url": str(tmp_path / "store")}}
+        config["core"]["remote"] = "store"
+    monkeypatch.setattr(remotes, "push_data", away := _Away(remotes.push_data))
+    (warning,) = effects.apply(push=True)
+    assert warning.startswith("push: the remote is away")
+    away.back = True
+    assert effects.apply(push=True) == []
+    assert "push" in effects.receipted()
+    assert remotes.push_stage(effects.toy.workspace, "join") == remotes.push_data(effects.toy.workspace) == 0
+    away.back = False
+    assert effects.apply(push=True) == []
+
+
+@dataclass
+class _Away:
+    """Pushing, but the remote is away until it is back."""
+
+    push: Any
+    back: bool = False
+
+    def __call__(self, workspace: Any) -> int:
+        if not self.back:
+            raise UserError("the remote is away", "", "remote")
+        return int(self.push(workspace))
 
 
 def test_what_was_set_for_this_run_alone_is_told_in_mlflow(effects: Effects) -> None:

@@ -13,6 +13,7 @@ from components.errors import UserError
 from components.params.project import Benchmark, Publish
 from flows import gate_report, receipts
 from flows.receipts import Receipt
+from flows.repo import remotes
 from flows.repo.planning import PlannedStage
 from flows.tracking import presence
 
@@ -155,6 +156,23 @@ def test_a_run_that_makes_new_results_leads_to_their_side_effects(world: World, 
     world.sign(**RECEIPTED)
     plan = [PlannedStage("teacher", "skip"), PlannedStage("evaluate", action)]
     assert receipts.foreseen(world.workspace, world.params, plan) == ALL
+
+
+def test_what_the_remote_lacks_is_outstanding_where_pushing_is_asked_for_and_only_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.sign(**RECEIPTED)
+    monkeypatch.setattr(remotes, "remote", lambda _: "store")
+    monkeypatch.setattr(remotes, "identity", lambda _: "store /a")
+    plan = [PlannedStage("teacher", "skip")]
+    assert receipts.foreseen(world.workspace, world.params, plan, push=True) == ["push"]
+    assert receipts.foreseen(world.workspace, world.params, [PlannedStage("a", "run")], push=True) == [*ALL, "push"]
+    receipts.pushed(world.workspace).add("push", "3")
+    assert receipts.foreseen(world.workspace, world.params, plan, push=True) == []
+    monkeypatch.setattr(remotes, "identity", lambda _: "store /b")
+    assert receipts.foreseen(world.workspace, world.params, plan, push=True) == ["push"]
+    monkeypatch.setattr(remotes, "remote", lambda _: 1 / 0)  # it isn't even asked for
+    assert receipts.foreseen(world.workspace, world.params, plan) == []
 
 
 def test_a_run_that_makes_no_new_results_leads_to_what_is_outstanding(world: World) -> None:

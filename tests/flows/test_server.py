@@ -19,7 +19,7 @@ import pytest
 
 from components.errors import UserError
 from flows import server
-from flows.processes import Process
+from flows.runs.processes import Process
 
 ROOT = Path(__file__).parents[2]
 # What stands in for a server: it answers everything with 200.

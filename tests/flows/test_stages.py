@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -19,8 +21,8 @@ import pytest
 from rich.console import Console
 
 from components.errors import UserError
-from flows.display import Display
-from flows.options import RunOptions
+from flows.runs.display import Display
+from flows.runs.options import RunOptions
 
 pytestmark = pytest.mark.xdist_group("prefect")
 ROOT = Path(__file__).parents[2]
@@ -42,6 +44,18 @@ def run(toy: Toy, *options: Any, **named: Any) -> dict[str, str]:
 
     with contextlib.chdir(toy.root):
         return toy_flow()
+
+
+def test_a_warning_is_shown_as_it_stands(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import stages
+    from flows.runs.turns import Turns
+
+    monkeypatch.setattr(stages, "get_run_logger", lambda: logging.getLogger("test"))
+    console = Console(file=io.StringIO(), width=100)
+    stage = stages._Stage(toy.workspace, toy.workspace.plan()[0], Display(console), Turns(1), False, None)
+    stage._say("remote [red]s3://x[/red]: [/] denied")
+    assert isinstance(console.file, io.StringIO)
+    assert "remote [red]s3://x[/red]: [/] denied" in console.file.getvalue()
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -87,7 +101,7 @@ class TestRunStages:
         assert not (toy.root / "started").exists()
 
     def test_another_failure_carries_the_end_of_the_output(self, toy: Toy) -> None:
-        from flows.failures import StageFailed
+        from flows.runs.failures import StageFailed
 
         toy.edit("code/second.py", "times = ", "raise ValueError('坏了')\ntimes = ")
         with pytest.raises(StageFailed, match="坏了"):
@@ -196,7 +210,7 @@ class TestRunStages:
             toy.edit("code/second.py", body, "")
 
     def test_a_fault_that_passes_is_forgotten(self, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-        from flows import repair
+        from flows.runs import repair
 
         monkeypatch.setenv("STILLHOUSE_RETRY_DELAYS", "0.1,0.1")
         toy.edit("params.yaml", "times: 1", "times: 2")
@@ -279,8 +293,8 @@ import contextlib, sys
 from pathlib import Path
 from rich.console import Console
 from prefect import flow
-from flows.display import Display
-from flows.options import RunOptions
+from flows.runs.display import Display
+from flows.runs.options import RunOptions
 from flows.stages import run_stages
 from flows.repo.workspace import Workspace
 

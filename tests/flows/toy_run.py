@@ -9,10 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from components.errors import UserError
-from flows import pipeline, running
-from flows.display import Display
-from flows.options import RunOptions
+from flows import pipeline
 from flows.repo.workspace import Workspace
+from flows.runs import running
+from flows.runs.display import Display
+from flows.runs.options import RunOptions
 from flows.stages import run_stages
 
 

@@ -134,7 +134,7 @@ def kill_somewhere(attack: Attack, target: str, stage: str | None, *options: str
     """Start a run and kill -9 ``target`` at a random moment of ``stage``; whether anything was hit."""
     run = attack.start(*options)
     if stage is None:
-        time.sleep(attack.draw.uniform(0.0, 8.0))
+        time.sleep(attack.draw.uniform(0.0, 6.0))
     elif run.await_stage(stage):
         time.sleep(attack.draw.uniform(0.0, longest))
     hit = run.kill(target, stage)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.soak import faults
 from tests.soak.faults import Attack, Tally
-from tests.soak.projects import WIDE, Project, make_tiny, make_toy
+from tests.soak.projects import STAGES, WIDE, Project, make_tiny, make_toy
 
 KILLS_OF_A_ROUND = 10
 TINY_STAGES = ["validate", "teacher", "label", "control", "distill", "finetune", "controls", "evaluate"]
@@ -54,7 +54,7 @@ def report(tally: Tally, seed: int, seconds: float) -> None:
 def prefect(folder: Path) -> Iterator[str]:
     """One Prefect server for all runs: starting one for each would take most of the time."""
     from flows import settings
-    from flows.processes import Process
+    from flows.runs.processes import Process
     from flows.server import HOST, free_port, start_prefect, wait_until_up
 
     os.environ["PREFECT_HOME"] = str(folder / "prefect")
@@ -86,8 +86,10 @@ def toys(folder: Path, draw: random.Random, tally: Tally, environment: dict[str,
         faults.forget_results(attack)
         parallel = draw.choice(["1", "4", "12"])
         for _ in range(KILLS_OF_A_ROUND):
-            target, stage = draw.choice(faults.KILLED), draw.choice([None, "source", *draw.sample(WIDE, 3), "join"])
-            faults.kill_somewhere(attack, target, stage, parallel)
+            left = [stage for stage in STAGES if not (project.root / "artifacts" / stage).exists()]
+            if not left:
+                break
+            faults.kill_somewhere(attack, draw.choice(faults.KILLED), draw.choice([None, *left[:4]]), parallel)
         attack.finish(parallel)
         say(tally)
     for _ in range(others):

@@ -22,10 +22,11 @@ def main(root: Path, parallel: int) -> int:
     os.chdir(root)
     settings.apply(root)
     params = load_params(ROOT / "tests/params.yaml")
-    from flows import effects, pipeline, running
-    from flows.failures import StageFailed
-    from flows.options import RunOptions
+    from flows import effects, pipeline
     from flows.repo.workspace import Workspace
+    from flows.runs import running
+    from flows.runs.failures import StageFailed
+    from flows.runs.options import RunOptions
     from flows.tracking.tracker import Tracker
 
     untracked = UserError("nothing is tracked here", "", "parameters")

@@ -7,6 +7,7 @@ goes on from an earlier one, or from the start.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from components.ml.training.seal import is_whole, seal
+from components.ml.training.seal import is_whole, loaded, seal
 
 if TYPE_CHECKING:  # the trainer imports this module
     from components.ml.training.trainer import Learner
@@ -36,12 +37,14 @@ class PhaseCheckpoints:
     Args:
         folder: of this phase.
         history: the history file, whose lines up to a checkpoint belong to it.
+        best: the best weights so far, elsewhere: who deletes ``folder`` meanwhile must not change the result.
         steps: how many steps the sequence has before this phase, after it, and in all.
     """
 
-    def __init__(self, folder: Path, history: Path, steps: tuple[int, int, int]) -> None:
+    def __init__(self, folder: Path, history: Path, best: Path, steps: tuple[int, int, int]) -> None:
         self.folder = folder
         self.history = history
+        self.best = best
         self.before, self.after, self.total = steps
 
     def finished(self, learner: Learner) -> dict[str, Any] | None:
@@ -57,23 +60,21 @@ class PhaseCheckpoints:
 
     def resumable(self, learner: Learner) -> str | None:
         """The last whole checkpoint of a phase that didn't finish, its history and best weights put back; else None."""
-        best = self.folder / BEST
         for checkpoint in sorted(self.folder.glob("checkpoint-*"), key=_step, reverse=True):
             if self._usable(checkpoint, learner):
                 shutil.copyfile(checkpoint / self.history.name, self.history)
-                best.unlink(missing_ok=True)
                 if (checkpoint / BEST).exists():
-                    _link(checkpoint / BEST, best)
+                    self.best.parent.mkdir(parents=True, exist_ok=True)
+                    _link(checkpoint / BEST, self.best)
                 self._tell(self.before + _step(checkpoint))
                 return str(checkpoint)
-        best.unlink(missing_ok=True)
         return None
 
     def keep(self, checkpoint: Path) -> None:
         """Add to what the Trainer wrote there the history and the best weights so far, and seal it."""
         shutil.copyfile(self.history, checkpoint / self.history.name)
-        if (self.folder / BEST).exists():
-            _link(self.folder / BEST, checkpoint / BEST)
+        if self.best.exists():
+            _link(self.best, checkpoint / BEST)
         seal(checkpoint, step=self.before + _step(checkpoint), total=self.total)
 
     def finish(self, learner: Learner, said: dict[str, Any]) -> None:
@@ -99,6 +100,7 @@ class PhaseCheckpoints:
         """Whether ``place`` is whole and holds the parameters that train here; else it is removed."""
         whole = is_whole(place)
         if whole and _fits(place / WEIGHTS, learner):
+            loaded.append(place)
             return True
         why = "was written by code with other parameters" if whole else "is half-written or damaged"
         print(f"the checkpoint {place} {why}; it is removed", flush=True)
@@ -112,8 +114,9 @@ class PhaseCheckpoints:
 def give_up(place: Path, error: Exception) -> None:
     """A checkpoint that can't be written, mostly since the disk is full, is no reason to end the training."""
     reason = str(error).strip().split("\n")[0]
-    if shutil.disk_usage(place.parent).free < _FULL:  # PyTorch says only that the position is unexpected
-        reason = "the disk is full"
+    with contextlib.suppress(OSError):  # somebody has removed the folder
+        if shutil.disk_usage(place.parent).free < _FULL:  # PyTorch says only that the position is unexpected
+            reason = "the disk is full"
     _remove(place)
     print(f"the checkpoint {place} could not be written, training goes on without it: {reason}", flush=True)
 

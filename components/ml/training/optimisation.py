@@ -51,7 +51,7 @@ def training_arguments(
     saving: dict[str, Any] = {"save_strategy": "no"}
     if checkpoint_every is not None:
         saving = {"save_strategy": "steps", "save_steps": checkpoint_every, "save_total_limit": 2}
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=phase.epochs,
         per_device_train_batch_size=phase.batch_size,
@@ -82,6 +82,10 @@ def training_arguments(
         **scheduling,
         **layers,
     )
+    # One GPU even where there are more: the Trainer would split batches among them (DataParallel), which changes the
+    # weights, and how many GPUs there are is in no result's identity.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def early_stopping(phase: Phase) -> list[TrainerCallback]:

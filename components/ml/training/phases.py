@@ -79,8 +79,9 @@ def run_phases(
                 check_length(prepared.trained, max_length)
                 place = None if checkpoints is None else checkpoints / f"{index}-{name}"
                 counts = sum(steps[:index]), sum(steps[: index + 1]), sum(steps)
-                kept = None if place is None else PhaseCheckpoints(place, history, counts)
-                run = _Run(Path(folder), seed + index, runtime, kept, checkpoint_every)
+                best = Path(folder) / f"{index}-{BEST}"
+                kept = None if place is None else PhaseCheckpoints(place, history, best, counts)
+                run = _Run(Path(folder), best, seed + index, runtime, kept, checkpoint_every)
                 counted = History(history, name, len(data[index].rows), counts[0], counts[2])
                 records.append(run.train(name, phase, prepared, data[index], counted))
             trained = prepared.trained.cpu()
@@ -93,6 +94,7 @@ class _Run:
     """How a phase is run, apart from what it learns."""
 
     scratch: Path
+    best: Path
     seed: int
     runtime: Runtime
     kept: PhaseCheckpoints | None
@@ -120,7 +122,7 @@ class _Run:
             batches=data.batches,
             validations=data.validations,
             learning_rates=prepared.learning_rates,
-            best=folder / BEST if phase.early_stopping else None,
+            best=self.best if phase.early_stopping else None,
             checkpoints=self.kept,
             args=training_arguments(phase, folder, self.seed, self.runtime, every),
             train_dataset=data.rows,
@@ -184,7 +186,11 @@ def _train(trainer: PhaseTrainer, phase: Phase, checkpoint: str | None) -> dict[
     """Train to the end, or until the metric no longer gets better; tells how far it got."""
     trainer.train(resume_from_checkpoint=checkpoint)
     told: dict[str, Any] = {"steps": trainer.state.global_step}
-    if phase.early_stopping is not None and trainer.best is not None and trainer.best.exists():
+    if phase.early_stopping is not None and trainer.best is not None and trainer.state.best_global_step is not None:
+        if not trainer.best.exists():
+            raise RuntimeError(
+                f"the weights of step {trainer.state.best_global_step}, the best, are gone: {trainer.best}"
+            )
         trainer.learner.load_state(trainer.best)
         step, metric = trainer.state.best_global_step, phase.early_stopping.metric
         told |= {"best_step": step, "best": {metric: trainer.state.best_metric}}

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 SEAL = "whole.json"
+loaded: list[Path] = []
+"""The sealed folders that this process went on from, for the launcher to know."""
 
 
 def seal(folder: Path, **said: Any) -> None:

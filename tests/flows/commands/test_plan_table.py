@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 
-import pytest
 from rich.console import Console
 
-from flows.commands.plan_table import Foresight, duration, print_plan
+from flows.commands.plan_table import Foresight, print_plan
 from flows.repo.planning import PlannedStage
 
 
@@ -121,11 +120,3 @@ def test_what_a_part_builds_on_though_it_is_out_of_date_stands_below_it_once() -
 def test_the_title_names_parameters_as_they_stand() -> None:
     stage = PlannedStage("label", "run", ["never run"])
     assert printed(Foresight([stage]), title="Plan with a=[/x]")[0] == "Plan with a=[/x]"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.01, "1 s"), (59.4, "59 s"), (59.6, "1 min"), (89, "1 min"), (200, "3 min"), (5300, "88 min"), (5400, "1.5 h")],
-)
-def test_durations_are_told_as_people_do(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

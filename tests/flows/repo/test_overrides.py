@@ -216,3 +216,19 @@ def test_values_can_be_set_on_a_revision(tuned: Toy) -> None:
     worktree = worktree_with(tuned.workspace, parse(["distill.temperature=4"]), "a", revision="HEAD")
     assert changed_lines((worktree.root / "params.yaml").read_text(encoding="utf-8")) == ["  temperature: 4"]
     assert load_yaml(worktree.root / "params.yaml")["distill"]["alpha"] == 0.9
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "seed\n", "seed: [1\n"])
+def test_a_file_in_which_nothing_can_be_set_is_told_in_its_own_words(tuned: Toy, text: str) -> None:
+    (tuned.root / "params.yaml").write_text(text, encoding="utf-8")
+    tuned.git("commit", "-qam", "broken")
+    for revision in (None, "HEAD"):
+        with pytest.raises(UserError, match=r"params\.yaml") as caught:
+            worktree_with(tuned.workspace, parse(["distill.temperature=4"]), revision=revision)
+        assert "--set" not in caught.value.message
+        assert "stillhouse-" not in caught.value.message
+
+
+def test_a_value_may_mend_a_mistake_of_the_file(tuned: Toy) -> None:
+    tuned.edit("params.yaml", "alpha: 0.9", "alpha: -1")
+    assert worktree_with(tuned.workspace, parse(["distill.alpha=0.5"])).root.name.startswith("set-")

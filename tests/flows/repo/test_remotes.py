@@ -133,12 +133,6 @@ def test_a_result_that_no_dvc_lock_names_is_restored_through_its_run_cache_entry
     assert (other.root / "artifacts/join").read_bytes() == (shared.root / "artifacts/join").read_bytes()
 
 
-def test_the_run_cache_can_be_taken_as_a_whole(in_folder: Callable[[], Toy]) -> None:
-    other = in_folder()
-    assert remotes.pull_run_cache(other.workspace) == len(STAGES)
-    assert remotes.pull_run_cache(other.workspace) == 0
-
-
 def test_bare_dvc_understands_what_was_pushed(shared: Toy, tmp_path: Path) -> None:
     push_all(shared)
     other = clone(shared, tmp_path / "other")
@@ -149,9 +143,8 @@ def test_bare_dvc_understands_what_was_pushed(shared: Toy, tmp_path: Path) -> No
 
 def stored(toy: Toy, path: str) -> Path:
     """The file in the remote that holds an output."""
-    oid = toy.workspace.output_hash(path)
-    place: Path = Path(toy.root).parent / "store/files/md5" / oid[:2] / oid[2:]
-    return place
+    oid = str(toy.workspace.output_hash(path))
+    return Path(toy.root).parent / "store/files/md5" / oid[:2] / oid[2:]
 
 
 def test_a_damaged_file_is_named_and_never_restored(
@@ -192,7 +185,10 @@ def test_what_another_machine_is_still_writing_is_left_alone(toy: Toy, in_folder
     other = in_folder()
     for entry in (toy.root.parent / "store/runs").rglob("*/*/*"):
         entry.with_name(f"{entry.name}.tmp").write_text("cmd: [", encoding="utf-8")
-    assert remotes.pull_run_cache(other.workspace) == len(STAGES)
+    (other.root / "dvc.lock").unlink()
+    restore(other)
+    assert other.workspace.lock_entries() == toy.workspace.lock_entries()
+    assert not list((other.root / ".dvc/cache/runs").rglob("*.tmp"))
 
 
 def test_a_result_that_is_not_whole_is_not_pushed(toy: Toy, in_folder: Callable[[], Toy]) -> None:
@@ -217,7 +213,7 @@ def test_an_unreachable_remote_is_one_message_without_credentials(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     s3_remote(toy, s3_server, "to-be-lost")
     dvc(toy, "remote", "modify", "store", "endpointurl", "http://127.0.0.1:1")
-    for action in (lambda: remotes.push_stage(toy.workspace, "other"), lambda: remotes.pull_run_cache(toy.workspace)):
+    for action in (lambda: remotes.push_stage(toy.workspace, "other"), lambda: remotes.push_data(toy.workspace)):
         with pytest.raises(UserError, match="'store' \\(s3://to-be-lost/results\\) could not be used") as caught:
             action()
         assert caught.value.kind == "remote"
@@ -270,6 +266,28 @@ def test_pushing_waits_for_dvc_to_have_written_its_files(toy: Toy, in_folder: Ca
         holder.communicate()
     pushing.join(30)
     assert pushed == [0]
+
+
+def test_a_lock_that_dvc_keeps_is_told_as_busy(
+    toy: Toy, in_folder: Callable[[], Toy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvc.lock import LockError
+
+    def locked(_repo: Any) -> Any:
+        raise LockError("held")
+
+    in_folder()
+    monkeypatch.setattr("dvc.repo.lock_repo", locked)
+    monkeypatch.setattr(remotes, "LOCK_SECONDS", 0.0)
+    with pytest.raises(UserError, match="another DVC command") as caught:
+        remotes.push_stage(toy.workspace, "other")
+    assert caught.value.kind == "busy"
+
+
+def test_a_remote_is_known_by_its_name_and_address_without_credentials(toy: Toy) -> None:
+    assert remotes.identity(toy.workspace) == ""
+    dvc(toy, "remote", "add", "--default", "store", "https://me:hunter2@host/results")
+    assert remotes.identity(toy.workspace) == "store https://***@host/results"
 
 
 def test_no_secret_of_the_settings_or_the_environment_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

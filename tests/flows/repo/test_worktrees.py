@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from components.errors import UserError
-from flows import run_lock
 from flows.repo import worktrees
 from flows.repo.workspace import Workspace
 from flows.repo.worktrees import open_worktree, remove
+from flows.runs import run_lock
 from flows.tracking.store import tracking_uri
 
 Toy = Any

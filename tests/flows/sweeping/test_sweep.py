@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 import signal
 import sqlite3
@@ -104,7 +105,8 @@ class TestSweep:
     """In one class, so that one server serves all."""
 
     def sweep(self, toy: Toy, *grid: str, **options: Any) -> Any:
-        from flows.sweeping.sweep import SweepOptions, sweep
+        from flows.sweeping.sweep import sweep
+        from flows.sweeping.under_way import SweepOptions
 
         options = {"metric": "toy/loss", "parallel": 3} | options
         console = Console(quiet=True)
@@ -148,6 +150,43 @@ class TestSweep:
         assert caught.value.kind == "busy"
         assert runs(counted) == 0
 
+    def test_a_push_that_fails_is_tried_again_and_then_told_and_fails_no_combination(
+        self, counted: Toy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from flows.repo import remotes
+        from flows.sweeping.sweep import sweep
+        from flows.sweeping.under_way import SweepOptions
+
+        tried: list[str] = []
+
+        def away(_workspace: Any, stage: str) -> int:
+            tried.append(stage)
+            if stage == "second" or tried.count("join") == 1:
+                raise UserError(f"{stage}: the [remote] is away", "", "remote")
+            return 1
+
+        monkeypatch.setattr(remotes, "push_stage", away)
+        monkeypatch.setenv("STILLHOUSE_RETRY_DELAYS", "0.1")
+        output = io.StringIO()
+        console, options = Console(file=output, width=200), SweepOptions("toy/loss", 3, push=True)
+        swept = sweep(counted.workspace, parse(["second.times=2,4"]), "toy", options, console=console, project=PROJECT)
+        assert [result.failure for result in swept.results] == [None, None]
+        assert tried.count("second") == 4
+        shown = output.getvalue()
+        for number in (1, 2):
+            assert f"push {number} second: second: the [remote] is away" in shown
+        assert "join: the" not in shown
+
+    def test_every_worktree_is_locked_and_mended(self, counted: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+        from flows.runs import repair, run_lock
+        from flows.sweeping import under_way
+
+        mended: list[bool] = []
+        monkeypatch.setattr(repair, "mend", lambda place: mended.append(run_lock.held(place) is not None) or [])
+        monkeypatch.setattr(under_way.Run, "tracked", lambda run, _: len(run.prepared))
+        assert self.sweep(counted, "second.times=2,4") == 2
+        assert mended == [True, True]
+
     def test_an_interrupted_sweep_leaves_no_process_and_goes_on_where_it_stopped(self, counted: Toy) -> None:
         counted.edit("code/second.py", "if times == 3:", "import time\nif times == 3 and Path('../slow').exists():")
         counted.edit("code/second.py", "raise SystemExit('three is too many')", "time.sleep(300)")
@@ -177,7 +216,8 @@ ROOT = Path(__file__).parents[3]
 
 def interrupted(root: str) -> None:
     """The sweep of the test above, in a process of its own."""
-    from flows.sweeping.sweep import SweepOptions, sweep
+    from flows.sweeping.sweep import sweep
+    from flows.sweeping.under_way import SweepOptions
 
     os.chdir(root)
     try:

@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
+from flows.commands.verify import _row
 from flows.verification.comparing import compare_files
 from flows.verification.values import Comparison, distance
+from flows.verification.verify import _told
 
 Write = Callable[[Path, float], None]
 
@@ -186,10 +188,44 @@ def test_rows_and_columns_that_are_too_many_are_different(tmp_path: Path) -> Non
     assert str(columns.first) == "the columns: recorded x double, now y double"
 
 
-def test_the_same_values_written_otherwise_are_within_any_tolerance(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('{"a": 1}')
-    (tmp_path / "b.json").write_text('{"a":1}\n')
-    assert compare_files(tmp_path / "a.json", tmp_path / "b.json", 0.0).verdict == "within tolerance"
+def tensors(*names: str, numbers: tuple[float, float] = (1.0, 2.0), nan: int = 0) -> bytes:
+    """A safetensors file of two numbers, its header's keys in this order."""
+    places = dict(zip("ab", ([0, 4], [4, 8]), strict=True))
+    header = json.dumps({name: {"dtype": "F32", "shape": [1], "data_offsets": places[name]} for name in names}).encode()
+    bits = np.array(numbers, "<f4").tobytes() if not nan else np.array([nan, nan], "<u4").tobytes()
+    return len(header).to_bytes(8, "little") + header + bits
+
+
+def parquet(values: list[float], compression: str) -> bytes:
+    written = pa.BufferOutputStream()
+    pq.write_table(pa.table({"x": values}), written, compression=compression)
+    return bytes(written.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("suffix", "recorded", "found"),
+    [
+        ("json", b'{"a": 1}', b'{"a":1}\n'),
+        ("json", b'{"a": 1, "b": NaN}', b'{"a":1, "b": NaN}'),
+        ("jsonl", b'{"a": 1.0}\n', b'{"a": 1.00}\n'),
+        ("csv", b"a\n1", b"a\n1\n"),
+        ("parquet", parquet([1.0], "snappy"), parquet([1.0], "zstd")),
+        ("parquet", parquet([0.0], "snappy"), parquet([-0.0], "snappy")),
+        ("safetensors", tensors("a", "b"), tensors("b", "a")),
+        ("safetensors", tensors("a", "b", numbers=(0.0, 1.0)), tensors("a", "b", numbers=(-0.0, 1.0))),
+        ("safetensors", tensors("a", "b", nan=0x7FC00000), tensors("a", "b", nan=0x7FC00001)),
+    ],
+)
+def test_the_same_values_written_otherwise_are_within_any_tolerance_and_shown_so(
+    tmp_path: Path, suffix: str, recorded: bytes, found: bytes
+) -> None:
+    before, after = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    before.write_bytes(recorded)
+    after.write_bytes(found)
+    told = _told("artifacts/x", compare_files(before, after, 0.0))
+    assert told["verdict"] == "within tolerance"
+    cells = [str(cell) for cell in _row(told, 0.0)]
+    assert cells[2:] == ["0", "how it is written: recorded the same values, now the same values"]
 
 
 def test_other_files_are_compared_bit_for_bit(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from components.errors import UserError
-from flows.display import Display
+from flows.runs.display import Display
 from flows.verification.verify import verify
 
 Toy = Any
@@ -178,3 +180,21 @@ def test_a_project_in_a_folder_of_its_repository_is_cloned_as_such(toy: Toy, tmp
     assert root == tmp_path / "clone" / "inner"
     assert (root / "params.yaml").read_text() == "a: 2\n"
     assert edited == ["inner/params.yaml", "params.yaml"]
+
+
+@pytest.mark.parametrize("tolerance", [math.nan, math.inf, -1.0])
+def test_a_tolerance_that_is_none_is_refused_before_anything_runs(toy: Toy, tolerance: float) -> None:
+    with pytest.raises(UserError, match=f"tolerance of 0 or more.* got {tolerance:g}"):
+        again(toy, tolerance=tolerance)
+
+
+def test_names_of_files_are_told_as_they_stand(toy: Toy) -> None:
+    (toy.root / "[red]notes.txt").write_text("a")
+    toy.git("add", ".")
+    toy.git("commit", "--quiet", "-m", "notes")
+    toy.edit("[red]notes.txt", "a", "b")
+    console = Console(file=io.StringIO(), width=200)
+    with Display(console) as display:
+        verify(toy.workspace, ["other"], display=display)
+    assert isinstance(console.file, io.StringIO)
+    assert "uncommitted [red]notes.txt\n" in console.file.getvalue()

@@ -45,3 +45,9 @@ def test_every_optimiser_of_transformers_can_be_named_and_no_other() -> None:
 def test_optimisers_for_some_layers_are_told_all_linear_ones(name: str, tmp_path: Path) -> None:
     phase = Phase(objective="labels", epochs=1.0, lr=1.0, optimizer=name)
     assert training_arguments(phase, tmp_path, 1, Runtime(), None).optim_target_modules == "all-linear"
+
+
+def test_batches_are_not_split_among_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    phase = Phase(objective="labels", epochs=1.0, lr=1.0)
+    assert training_arguments(phase, tmp_path, 1, Runtime(device="cuda"), None).n_gpu == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -272,3 +273,39 @@ def test_a_torn_checkpoint_is_passed_over(tiny_encoder: Path, splits: Path, tmp_
     killed_after(None)
     resumed = weights(train("labels", tiny_encoder, splits, tmp_path / "resumed", tmp_path / "checkpoints"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_checkpoints_deleted_during_training_do_not_change_the_result(
+    tiny_encoder: Path, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = weights(train("early stopping", tiny_encoder, splits, tmp_path / "whole", None))
+    original = PhaseTrainer.evaluate
+
+    def evaluate(self: PhaseTrainer, *arguments: Any, **named: Any) -> dict[str, float]:
+        shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
+        return original(self, *arguments, **named)
+
+    def delete_again(self: PhaseTrainer, *arguments: Any, **named: Any) -> torch.Tensor:
+        shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
+        return step(self, *arguments, **named)
+
+    step = PhaseTrainer.training_step
+    monkeypatch.setattr(PhaseTrainer, "evaluate", evaluate)
+    monkeypatch.setattr(PhaseTrainer, "training_step", delete_again)
+    again = weights(train("early stopping", tiny_encoder, splits, tmp_path / "again", tmp_path / "checkpoints"))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_training_never_ends_in_the_last_weights_for_want_of_the_best(
+    tiny_encoder: Path, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = PhaseTrainer.evaluate
+
+    def evaluate(self: PhaseTrainer, *arguments: Any, **named: Any) -> dict[str, float]:
+        assert self.best is not None
+        self.best.unlink(missing_ok=True)
+        return original(self, *arguments, **named)
+
+    monkeypatch.setattr(PhaseTrainer, "evaluate", evaluate)
+    with pytest.raises(RuntimeError, match="the best, are gone"):
+        train("early stopping", tiny_encoder, splits, tmp_path / "again", None)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from flows import run_lock
 from flows.repo.workspace import Workspace
-from flows.run_lock import Note
-from flows.stopping import CANCELLED, STOPPER, Reason, Stopped
+from flows.runs import run_lock
+from flows.runs.run_lock import Note
+from flows.runs.stopping import CANCELLED, STOPPER, Reason, Stopped
 
 log = logging.getLogger(__name__)
 ASK_SECONDS = 2.0

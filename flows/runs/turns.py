@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
-from flows.processes import Process
+from flows.runs.processes import Process
 
 
 class NotStarted(RuntimeError):

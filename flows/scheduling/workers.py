@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.processes import Process
+from flows.runs.processes import Process
 from flows.settings import TELEMETRY_OFF
 
 POOL = "stillhouse"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.pace import Pace
+from flows.runs.pace import Pace
 
 
 def line(step: int, epoch: float, phase: str = "distill", **more: Any) -> dict[str, Any]:

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 from components.errors import UserError
-from flows import notifications, workers
+from flows import notifications
 from flows.repo.workspace import Workspace
+from flows.scheduling import workers
 
 pytestmark = pytest.mark.xdist_group("prefect")
 Toy = Any
 # Stands for the revision's own `stillhouse`: does what script.json says, and notes how it was called.
 COMMAND = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 script = json.loads(Path("script.json").read_text())
 with Path(".stillhouse/calls").open("a") as calls:
@@ -31,6 +32,8 @@ else:
     print("\\n".join(script.get("says", ["trained"])))
     lock = Path("dvc.lock")
     lock.write_text(lock.read_text() + "# of this run\\n")
+    if "left" in script:
+        Path(os.environ["STILLHOUSE_ENDING"]).write_text(json.dumps(script["left"]))
     sys.exit(script.get("code", 0))
 """
 
@@ -60,7 +63,7 @@ def play(toy: Toy, **script: Any) -> None:
 
 def run(**parameters: Any) -> Any:
     """The state in which a scheduled run ends."""
-    from flows.scheduled import scheduled
+    from flows.scheduling.scheduled import scheduled
 
     return scheduled(**parameters, return_state=True)
 
@@ -93,7 +96,7 @@ class TestWhatIsRun:
         (project.root / ".dvc" / "config").write_text(f"[core]\nremote = a\n['remote \"a\"']\nurl = {tmp_path}/dvc\n")
         play(project, action="run")
         run()
-        assert calls(project)[1] == "run --push --wait --parallel 1"
+        assert calls(project) == ["plan --json --push", "run --push --wait --parallel 1"]
         run(push=False)
         assert "--push" not in calls(project)[3]
 
@@ -148,7 +151,8 @@ class TestHowItEnds:
     def test_a_users_mistake_fails_with_the_message_that_a_person_would_see(
         self, project: Toy, told: list[str]
     ) -> None:
-        play(project, action="run", code=2, says=["noise", "Error: params.yaml: no.", "To do: mend it."])
+        says, left = ["noise", "Error: params.yaml: no.", "To do: mend it."], {"kind": "parameters", "told": True}
+        play(project, action="run", code=2, says=says, left=left)
         state = run()
         assert (state.type.value, state.message) == ("FAILED", "Error: params.yaml: no.\nTo do: mend it.")
         assert told == []  # the run itself has told
@@ -167,6 +171,30 @@ class TestHowItEnds:
         assert run().is_cancelled()
         assert told == []
 
+    def test_somebody_is_told_unless_the_run_says_that_it_has_told(self, project: Toy, told: list[str]) -> None:
+        play(project, action="run", code=2, says=["Error: no."])
+        assert run().is_failed()
+        assert told == ["failure Error: no."]
+
+    @pytest.mark.parametrize("wrong", [{"time_limit": "soon"}, {"parallel": 0}])
+    def test_a_wrong_option_is_refused_first_and_told(self, project: Toy, told: list[str], wrong: Any) -> None:
+        assert run(**wrong).is_failed()
+        assert len(told) == 1
+        assert not worktree(project).exists()
+
+    def test_bad_data_is_refused_once_until_the_commit_or_the_data_changes(self, project: Toy) -> None:
+        refused = {"action": "run", "code": 2, "says": ["Error: no."], "left": {"kind": "gate", "told": True}}
+        play(project, **refused)
+        assert run(only_if_data_changed=True).is_failed()
+        assert run(only_if_data_changed=True).name == "AlreadyRefused"
+        assert len(calls(project)) == 2
+        play(project, **refused)
+        assert run(only_if_data_changed=True).is_failed()
+
+    def test_a_fault_that_passes_is_tried_again(self, project: Toy) -> None:
+        play(project, action="run", code=2, says=["Error: no."], left={"kind": "time limit", "told": True})
+        assert [run(only_if_data_changed=True).is_failed() for _ in range(2)] == [True, True]
+
     def test_what_failed_is_not_taken_for_finished(self, project: Toy) -> None:
         play(project, action="run", code=1)
         run(only_if_data_changed=True)
@@ -181,7 +209,7 @@ class TestHowItEnds:
         assert [message.split()[0] for message in told] == ["failure"]
 
     def test_the_worker_is_gone_so_the_run_ends_and_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from flows import scheduled
+        from flows.scheduling import scheduled
 
         def terminated(*_: Any) -> None:
             raise SystemExit
@@ -202,7 +230,7 @@ class TestOneAtATime:
     """At most one scheduled run in a project."""
 
     def test_a_second_one_is_cancelled_if_that_is_wanted(self, project: Toy) -> None:
-        from flows.scheduled import only_scheduled_run
+        from flows.scheduling.scheduled import only_scheduled_run
 
         with only_scheduled_run(project.workspace, "wait", print):
             state = run(if_busy="cancel")
@@ -210,7 +238,7 @@ class TestOneAtATime:
         assert not worktree(project).exists()
 
     def test_a_second_one_waits_otherwise(self, project: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-        from flows import scheduled
+        from flows.scheduling import scheduled
 
         monkeypatch.setattr(scheduled, "POLL_SECONDS", 0.05)
         waiting = threading.Event()
@@ -242,7 +270,7 @@ class TestRevisions:
         return Workspace(tmp_path / "clone")
 
     def test_the_remotes_branch_is_fetched_and_wins(self, project: Toy, clone: Workspace) -> None:
-        from flows.scheduled import find_commit
+        from flows.scheduling.scheduled import find_commit
 
         behind = clone.git_commit()
         assert find_commit(clone, "main", print) == project.workspace.git_commit() != behind
@@ -252,7 +280,7 @@ class TestRevisions:
     def test_an_unreachable_remote_is_tried_again_and_then_named(
         self, clone: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from flows.scheduled import find_commit
+        from flows.scheduling.scheduled import find_commit
 
         monkeypatch.setenv("STILLHOUSE_RETRY_DELAYS", "0,0")
         (clone.root / ".git" / "config").write_text(f'[remote "origin"]\nurl = {tmp_path}/nowhere\n')

@@ -41,6 +41,24 @@ def note_finished(owner: Workspace, name: str, commit: str, worktree: Workspace)
     # The record last: it vouches for the lock.
     _write(kept_lock(owner, name), (worktree.root / "dvc.lock").read_text(encoding="utf-8"))
     _write(owner.state / FOLDER / f"{name}.json", json.dumps(found) + "\n")
+    _refused(owner, name).unlink(missing_ok=True)
+
+
+def note_refused(owner: Workspace, name: str, commit: str) -> None:
+    """Record that this commit and its data were refused: they will be refused again."""
+    _write(_refused(owner, name), json.dumps([commit, blob(owner, commit, "data.dvc")]) + "\n")
+
+
+def refused(owner: Workspace, name: str, commit: str) -> bool:
+    """Whether the deployment's last run refused this commit and its data."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(_refused(owner, name).read_text(encoding="utf-8"))
+        return bool(found == [commit, blob(owner, commit, "data.dvc")])
+    return False
+
+
+def _refused(owner: Workspace, name: str) -> Path:
+    return owner.state / FOLDER / f"{name}.refused.json"
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
-from flows import run_lock
 from flows.repo.workspace import Workspace
+from flows.runs import run_lock
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOLDS = """
 import sys, time
 from pathlib import Path
-from flows.processes import Process
+from flows.runs.processes import Process
 from flows.repo.workspace import Workspace
-from flows.run_lock import only_run
+from flows.runs.run_lock import only_run
 with only_run(Workspace(Path(sys.argv[1]))):
     child = Process(["sleep", sys.argv[2]], Path.cwd())
     print("held", flush=True)
@@ -89,6 +89,18 @@ def test_a_killed_holders_children_are_waited_for_and_its_note_is_handed_on(
         assert lock.left is not None
         assert lock.left.pid == holder.pid
     assert time.monotonic() - started < run_lock.ENDING_SECONDS
+
+
+def test_the_note_of_a_killed_run_comes_back_until_it_is_dealt_with(workspace: Workspace) -> None:
+    path, note = workspace.state / "run.lock", {"pid": 2**22 + 1, "host": "gone", "start": "then", "flow_run": "0-1-2"}
+    workspace.state.mkdir()
+    path.write_text(json.dumps(note))
+    with run_lock.only_run(workspace):
+        pass
+    assert json.loads(path.read_text()) == note
+    with run_lock.only_run(workspace) as lock:
+        lock.settle()
+    assert path.read_text() == ""
 
 
 def test_a_damaged_note_is_no_obstacle(workspace: Workspace) -> None:

@@ -25,19 +25,28 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from components.errors import UserError
-from flows import notifications, retries, settings
-from flows.processes import Process
+from flows import notifications, settings
+from flows.commands import common
 from flows.repo import git
 from flows.repo.remotes import remote
 from flows.repo.workspace import Workspace
 from flows.repo.worktrees import open_worktree
-from flows.scheduled_before import FOLDER, blob, kept_lock, last_finished, note_finished
-from flows.stopping import CANCELLED, STARTER
-from flows.workers import Worker
+from flows.runs import ending, retries
+from flows.runs.processes import Process
+from flows.runs.stopping import CANCELLED, STARTER
+from flows.scheduling.scheduled_before import (
+    FOLDER,
+    blob,
+    kept_lock,
+    last_finished,
+    note_finished,
+    note_refused,
+    refused,
+)
+from flows.scheduling.workers import Worker
 
 NOTHING_CHANGED = "NothingChanged"
-TOLD_BY_RUN = (1, 2, 130)
-"""Exit codes of `stillhouse run` when it had the time to say itself how it ended; it has also notified then."""
+ALREADY_REFUSED = "AlreadyRefused"
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 5.0  # for the run to end what it has started; with what that takes, less than the ten it may take
 ENDING_SECONDS = 10.0  # to end the run and tell Prefect, after the worker has died
@@ -50,11 +59,14 @@ _ENVIRONMENT = {
 
 
 class Ended(Exception):
-    """No error: the run has come to an end; carries the state in which."""
+    """No error: the run has come to an end; carries the state in which.
 
-    def __init__(self, state: State[Any], told: bool = False) -> None:
+    ``told``: people were notified already; ``kind``: of the UserError that ended it.
+    """
+
+    def __init__(self, state: State[Any], told: bool = False, kind: str = "") -> None:
         super().__init__(state.message)
-        self.state, self.told = state, told
+        self.state, self.told, self.kind = state, told, kind
 
 
 @flow(name="scheduled", persist_result=False)
@@ -75,7 +87,8 @@ def scheduled(
         overrides: parameters for this run alone, by dotted key: {"distill.temperature": 4}.
         if_busy: while another scheduled run is at work in this project: wait for it, or cancel this one.
         time_limit: end the run after that long: 90s, 30m, 8h.
-        only_if_data_changed: do nothing unless data.dvc differs from this deployment's last finished run.
+        only_if_data_changed: do nothing unless data.dvc differs from this deployment's last finished run, nor
+            again what was refused.
         pull: take from the DVC remote, if one is set, what others have computed.
         push: give the DVC remote, if one is set, each stage's results as it ends.
         parallel: how many independent stages may run at once.
@@ -85,28 +98,57 @@ def scheduled(
     name = re.sub(r"[^A-Za-z0-9-]+", "-", str(runtime.deployment.name or "by-hand"))
     shared = [*([] if pull else ["--no-pull"]), *_assignments(overrides or {})]
     options = ["--wait", "--parallel", str(parallel), *(["--time-limit", time_limit] if time_limit else [])]
+    commit = None
     try:
+        _check_options(time_limit, parallel)
         with _ending_with_the_worker(), only_scheduled_run(owner, if_busy, log.info):
             commit = find_commit(owner, revision, log.info)
             if only_if_data_changed and last_finished(owner, name).get("data") == blob(owner, commit, "data.dvc"):
                 return nothing_changed()
+            if only_if_data_changed and refused(owner, name, commit):
+                return already_refused(commit)
             worktree = _worktree(owner, name, commit)
             log.info(f"revision {revision} ({commit[:10]}) in {worktree.root}")
-            changes = _plan(worktree.root, shared, log.info)
+            shared += ["--push"] if push and remote(worktree) else []
+            changes = _plan(worktree.root, shared, log.info, _ending(owner, name))
             if changes:
-                pushed = ["--push"] if push and remote(worktree) else []
-                _run(worktree.root, [*shared, *pushed, *options], log.info)
+                _run(worktree.root, [*shared, *options], log.info, _ending(owner, name))
             note_finished(owner, name, commit, worktree)
             return Completed(message=f"{commit[:10]}: {changes}") if changes else nothing_changed()
     except UserError as error:
         return _failed(owner, name, Failed(message=str(error)))
     except Ended as ended:
+        if commit and ended.state.is_failed() and ended.kind in ending.USERS:
+            note_refused(owner, name, commit)
         return ended.state if ended.told else _failed(owner, name, ended.state)
 
 
 def nothing_changed() -> State[Any]:
     """The state of a run that had nothing to do."""
     return Completed(name=NOTHING_CHANGED, message="nothing changed")
+
+
+def already_refused(commit: str) -> State[Any]:
+    """The state of a run that would only fail as the one before."""
+    message = f"{commit[:10]} and its data were refused by the run before; another commit or other data will be tried"
+    return Completed(name=ALREADY_REFUSED, message=message)
+
+
+def _check_options(time_limit: str | None, parallel: int) -> None:
+    """Refuse what `stillhouse run` would only refuse after the plan.
+
+    Raises:
+        UserError: one of them is wrong (``parameters``).
+    """
+    if time_limit:
+        common.seconds(time_limit)
+    if parallel < 1:
+        raise UserError(f"Expected for parallel 1 or more, got {parallel}.", "", "parameters")
+
+
+def _ending(owner: Workspace, name: str) -> Path:
+    """Where a command leaves how it failed."""
+    return owner.state / FOLDER / f"{name}.ending.json"
 
 
 def _failed(owner: Workspace, name: str, state: State[Any]) -> State[Any]:
@@ -184,11 +226,9 @@ def only_scheduled_run(owner: Workspace, if_busy: str, say: Callable[[str], None
         yield
 
 
-def _plan(root: Path, options: Sequence[str], say: Callable[[str], None]) -> str:
+def _plan(root: Path, options: Sequence[str], say: Callable[[str], None], left: Path) -> str:
     """What a run would do, in words; empty when there is nothing to do."""
-    code, lines = _stillhouse(root, ["plan", "--json", *options], lambda _: None)
-    if code:
-        raise Ended(_state(code, lines, "plan"))
+    lines = _stillhouse(root, ["plan", "--json", *options], lambda _: None, left)
     planned = json.loads(next(line for line in reversed(lines) if line.startswith("{")))
     for stage in planned["stages"]:
         say(f"{stage['name']}: {stage['action']}{'; '.join(['', *stage['because']])}")
@@ -200,16 +240,27 @@ def _plan(root: Path, options: Sequence[str], say: Callable[[str], None]) -> str
     return "; ".join([*words, *planned.get("then", [])])
 
 
-def _run(root: Path, options: Sequence[str], say: Callable[[str], None]) -> None:
-    code, lines = _stillhouse(root, ["run", *options], say)
-    if code:
-        raise Ended(_state(code, lines, "run"), told=code in TOLD_BY_RUN)
+def _run(root: Path, options: Sequence[str], say: Callable[[str], None], left: Path) -> None:
+    _stillhouse(root, ["run", *options], say, left)
 
 
-def _stillhouse(root: Path, arguments: Sequence[str], on_line: Callable[[str], None]) -> tuple[int, list[str]]:
-    """Run a command of the revision that is checked out at ``root``; its exit code and last lines."""
+def _stillhouse(root: Path, arguments: Sequence[str], on_line: Callable[[str], None], left: Path) -> list[str]:
+    """Run a command of the revision that is checked out at ``root``, which leaves in ``left`` how it failed.
+
+    Returns:
+        Its last lines.
+
+    Raises:
+        Ended: it has failed.
+    """
+    left.unlink(missing_ok=True)
     command = [sys.executable, "-m", "flows.cli", *arguments]
-    return Process(command, root, _ENVIRONMENT, GRACE_SECONDS).follow(on_line)
+    environment = {**_ENVIRONMENT, ending.VARIABLE: str(left)}
+    code, lines = Process(command, root, environment, GRACE_SECONDS).follow(on_line)
+    if code:
+        kind, told = ending.read(left)
+        raise Ended(_state(code, lines, arguments[0]), told, kind)
+    return list(lines)
 
 
 def _state(code: int, lines: Sequence[str], command: str) -> State[Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from components import errors
 from components.errors import UserError
 
-_NOT_WRITABLE = re.compile(r"\[Errno (30|13|1)\] (Read-only file system|Permission denied|Operation not permitted)")
+_NO_ACCESS = re.compile(r"\[Errno (30|13|1)\] (Read-only file system|Permission denied|Operation not permitted)")
 _KILLED = re.compile(r"exited with -(\d+)")
 
 
@@ -31,7 +31,7 @@ def failure(root: Path, name: str, code: int, tail: Sequence[str]) -> Exception:
     if "No possible cache link types" in text:  # how DVC tells that it could not copy a result into place
         free = shutil.disk_usage(root / "artifacts").free / 1e6
         return errors.no_space(f"DVC could not put the result of {name} in place; {free:,.1f} MB are free.")
-    readable = _busy(name, lines) or _not_writable(name, lines)
+    readable = _busy(name, lines) or _no_access(name, lines)
     return readable or _killed(name, code, text) or StageFailed(_told(name, code, text))
 
 
@@ -47,14 +47,14 @@ def _busy(name: str, lines: Sequence[str]) -> UserError | None:
     )
 
 
-def _not_writable(name: str, lines: Sequence[str]) -> UserError | None:
-    """A folder that DVC or the stage must write to may not be written to."""
-    said = next((line for line in lines if _NOT_WRITABLE.search(line)), None)
+def _no_access(name: str, lines: Sequence[str]) -> UserError | None:
+    """A file that DVC or the stage must read or write, or the folder that it is in, doesn't let them."""
+    said = next((line for line in lines if _NO_ACCESS.search(line)), None)
     if said is None:
         return None
     return UserError(
-        f"{name} could not write its result: {said.removeprefix('ERROR:').strip()}",
-        "Make the folder writable (its owner, its mode, the way its disk is mounted) and run again.",
+        f"{name} could not read or write a file: {said.removeprefix('ERROR:').strip()}",
+        "Make the file readable and its folder writable (owner, mode, the way its disk is mounted) and run again.",
         kind="disk",
     )
 

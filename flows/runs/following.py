@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from flows.display import Display
-from flows.pace import Pace
-from flows.turns import Turns
+from flows.runs.display import Display
+from flows.runs.pace import Pace
+from flows.runs.turns import Turns
 
 log = logging.getLogger(__name__)
 FOLLOW_SECONDS = 1.0

@@ -17,7 +17,7 @@ import pytest
 
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_server")]
 Toy = Any
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WAITS = "import os, time\nPath('pid').write_text(str(os.getpid()))\ntime.sleep(60)\n"
 LIMIT = 10.0
 

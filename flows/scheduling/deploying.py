@@ -16,9 +16,9 @@ from zoneinfo import ZoneInfo
 from components.errors import UserError
 from components.loader import load_yaml
 from flows import server
-from flows.processes import Process
+from flows.runs.processes import Process
+from flows.scheduling.workers import POOL, PROJECT
 from flows.settings import TELEMETRY_OFF
-from flows.workers import POOL
 
 FILE = Path("prefect.yaml")
 FLOW = "scheduled"
@@ -99,7 +99,8 @@ def register(root: Path, names: Sequence[str]) -> list[Deployed]:
         raise UserError(f"{FILE} has no deployment {', '.join(unknown)}.", f"It has {', '.join(known)}.", "parameters")
     _make_pool()
     wanted = list(names) or known
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy"]
+    # Prefect would write this machine's folder into the deployment, where every worker is to fill in its own.
+    command = ["env", "-u", PROJECT, sys.executable, "-m", "prefect", "--no-prompt", "deploy"]
     command += [word for name in wanted for word in ("--name", name)]
     code, lines = Process(command, root, TELEMETRY_OFF | {"COLUMNS": "120"}).follow(lambda _: None)
     found = _registered(wanted)

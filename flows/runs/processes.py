@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from flows.supervisor import GRACE_SECONDS
+from flows.runs.supervisor import GRACE_SECONDS
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 TAIL_LINES = 60

@@ -80,12 +80,21 @@ class Display:
             seconds = time.monotonic() - self._started.get(name, time.monotonic())
             if name in self._bars:
                 self._progress.remove_task(self._bars.pop(name))
-            took = f" in {_duration(seconds)}" if outcome in ("ran", "restored", "failed") else ""
+            took = f" in {duration(seconds, exact=True)}" if outcome in ("ran", "restored", "failed") else ""
             line = Text.from_markup(f"  {MARKS[outcome]} {name:<12} {WORDS[outcome]}{took}")
             if detail:
                 line.append(f" · {detail}", style="dim")
             self.console.print(line, highlight=False)
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+def duration(seconds: float, *, exact: bool = False) -> str:
+    """For people: ``5 s``, ``3 min``, ``1.5 h``, never less than a second; ``exact``: ``5.2 s``, ``3 min 5 s``."""
+    if exact and seconds < 60:
+        return f"{seconds:.1f} s"
+    if exact and seconds < 90 * 60:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    if round(seconds) < 60:
+        return f"{max(round(seconds), 1)} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f}".removesuffix(".0") + " h"

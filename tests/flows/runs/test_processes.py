@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.processes import Process
+from flows.runs.processes import Process
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # A shell that starts a grandchild and waits, as `dvc` does with a trainer.
 FAMILY = ["bash", "-c", "sleep 300 & echo $! ; echo $$ ; wait"]
 STUBBORN = ["bash", "-c", "trap '' TERM; echo $$; while true; do sleep 0.2; done"]
@@ -82,7 +82,7 @@ def test_what_a_finished_command_left_behind_is_ended(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_starters_death_ends_the_group(tmp_path: Path, number: int) -> None:
     code = (
-        "import sys; from pathlib import Path; from flows.processes import Process; "
+        "import sys; from pathlib import Path; from flows.runs.processes import Process; "
         f"Process({FAMILY!r}, Path('.')).follow(lambda line: print(line, flush=True))"
     )
     starter = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 
 from components.errors import UserError
-from flows.processes import Process
 from flows.repo.workspace import Workspace
+from flows.runs.processes import Process
 
 NAME = "run.lock"
 POLL_SECONDS = 0.2
@@ -33,20 +33,21 @@ class Note:
 
     @property
     def alive(self) -> bool:
-        """Whether the process is there; one of another machine counts as alive."""
+        """Whether the process is there, and not only its exit code; one of another machine counts as alive."""
         if self.host != socket.gethostname():
             return True
+        import psutil
+
         try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
+            return bool(psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
             return False
-        except PermissionError:
+        except psutil.AccessDenied:
             return True
-        return True
 
 
 class RunLock:
-    """The lock, held. ``left`` is the note of the run before if that was killed."""
+    """The lock, held. ``left`` is the note of the run before if that was killed, until :meth:`settle`."""
 
     def __init__(self, descriptor: int, left: Note | None) -> None:
         self._descriptor = descriptor
@@ -60,9 +61,13 @@ class RunLock:
         self._note = replace(self._note, flow_run=flow_run)
         self._write(json.dumps(asdict(self._note)))
 
+    def settle(self) -> None:
+        """What the killed run left is dealt with; else its note comes back when we end, for the next run."""
+        self.left = None
+
     def clear(self) -> None:
-        """Leave no note: we end as we should."""
-        self._write("")
+        """Leave no note of ours: we end as we should."""
+        self._write(json.dumps(asdict(self.left)) if self.left and self.left.flow_run else "")
 
     def _write(self, text: str) -> None:
         os.ftruncate(self._descriptor, 0)

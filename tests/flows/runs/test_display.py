@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.display import Display
+from flows.runs.display import Display, duration
 
 
 def show(terminal: bool) -> str:
@@ -65,3 +65,18 @@ def test_progress_that_comes_after_the_stages_end_is_harmless(terminal: bool) ->
         display.start("teacher")
         display.finish("teacher", "failed")
         display.progress("teacher", 1, 3, "loss 0.5")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.01, "1 s"), (59.4, "59 s"), (59.6, "1 min"), (89, "1 min"), (200, "3 min"), (5300, "88 min"), (5400, "1.5 h")],
+)
+def test_durations_are_told_as_people_do(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (59.4, "59.4 s"), (185.7, "3 min 5 s"), (5399, "89 min 59 s"), (7200, "2 h")]
+)
+def test_what_was_measured_is_told_more_exactly(seconds: float, text: str) -> None:
+    assert duration(seconds, exact=True) == text

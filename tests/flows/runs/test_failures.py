@@ -8,8 +8,8 @@ import pytest
 
 from components import errors
 from components.errors import UserError
-from flows import retries
-from flows.failures import StageFailed, failure
+from flows.runs import retries
+from flows.runs.failures import StageFailed, failure
 
 
 def test_the_stages_own_error_comes_first(tmp_path: Path) -> None:
@@ -36,3 +36,18 @@ def test_anything_else_shows_the_end_of_the_output(tmp_path: Path) -> None:
     found = failure(tmp_path, "distill", 255, ["坏了", "", "ERROR: no"])
     assert isinstance(found, StageFailed)
     assert str(found) == "The stage distill ended with code 255. The end of its output:\n坏了\nERROR: no"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ERROR: [Errno 13] Permission denied: '/p/data/rows.csv'",
+        "OSError: [Errno 30] Read-only file system: 'artifacts/x'",
+    ],
+)
+def test_a_file_that_may_not_be_read_or_written_is_named_whichever_it_was(tmp_path: Path, line: str) -> None:
+    found = failure(tmp_path, "distill", 255, [line])
+    assert isinstance(found, UserError)
+    assert found.message == f"distill could not read or write a file: {line.removeprefix('ERROR: ')}"
+    assert "readable" in found.remedy
+    assert found.kind == "disk"

@@ -21,7 +21,7 @@ from components.errors import UserError
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-PATIENCE_SECONDS = 6.5  # with supervisor.GRACE_SECONDS less than the ten seconds that a run may take to end
+PATIENCE_SECONDS = 5.0  # with LAST_WORDS_SECONDS and supervisor.GRACE_SECONDS less than the ten that a run may take
 LAST_WORDS_SECONDS = 1.5
 POLL_SECONDS = 1.0
 STARTER = "STILLHOUSE_DIES_WITH_PARENT"
@@ -168,7 +168,11 @@ class Stopper:
             speaker = threading.Thread(target=say, daemon=True)
             speaker.start()
             speaker.join(LAST_WORDS_SECONDS)
-        os._exit(130)
+        error = (self.stopped or Stopped(self.reason or INTERRUPTED)).error()
+        if isinstance(error, UserError):  # as the command line would have told
+            with contextlib.suppress(OSError):
+                os.write(2, f"Error: {error.message}\n".encode())
+        os._exit(2 if isinstance(error, UserError) else 130)
 
 
 STOPPER = Stopper()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flows import repair
+from flows.runs import repair
 
 Toy = Any
 ENTRY = {"cmd": "dvc repro -s second"}

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.errors import UserError, disk_full
-from flows import flow_runs, repair, retries, run_lock
-from flows.options import RunOptions
 from flows.repo.workspace import Workspace
-from flows.run_lock import RunLock
+from flows.runs import ending, flow_runs, repair, retries, run_lock
+from flows.runs.options import RunOptions
+from flows.runs.run_lock import RunLock
+from flows.runs.stopping import STOPPER, Stopped
 from flows.server import prefect_api
-from flows.stopping import STOPPER, Stopped
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ def run(workspace: Workspace, options: RunOptions) -> list[str]:
         prefect_api(workspace.root),
     ):
         flow_runs.close_killed(lock.left)
+        lock.settle()
         return _run_flow(workspace, options)
 
 
@@ -107,3 +108,4 @@ def _notify(workspace: Workspace, error: BaseException) -> None:
     readable = error if isinstance(error, UserError) else disk_full(error)
     kind = readable.kind if isinstance(readable, UserError) else stopped or type(error).__name__
     notifications.notify(workspace.root, "failure", f"Stillhouse: a run failed ({kind})", str(readable or error))
+    ending.note(kind, told=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flows import supervisor
+from flows.runs import supervisor
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from components.errors import UserError
-from flows import retries
+from flows.runs import retries
 
 
 def test_only_faults_that_may_pass_are_tried_again() -> None:

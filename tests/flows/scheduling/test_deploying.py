@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from components.errors import UserError
-from flows import deploying, server
-from flows.workers import POOL
+from flows import server
+from flows.scheduling import deploying
+from flows.scheduling.workers import POOL, PROJECT
 
 pytestmark = pytest.mark.xdist_group("prefect")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Toy = Any
 
 
@@ -39,7 +40,7 @@ def deployment(name: str) -> Any:
 
 
 def test_every_deployment_is_registered_with_its_schedule_and_its_branch_and_again_changes_nothing(
-    project: Path,
+    project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prefect.client.orchestration import get_client
 
@@ -62,9 +63,13 @@ def test_every_deployment_is_registered_with_its_schedule_and_its_branch_and_aga
     with get_client(sync_client=True) as client:
         assert client.read_work_pool(POOL).type == "process"
 
+    # Each worker fills in its own folder, wherever the deployment was registered.
+    monkeypatch.setenv(PROJECT, "/elsewhere")
     assert [each.name for each in deploying.register(project, ["nightly"])] == ["nightly"]
     again = deployment("nightly")
     assert (again.id, len(again.schedules)) == (once.id, 1)
+    assert again.pull_steps == once.pull_steps
+    assert "{{ $STILLHOUSE_PROJECT }}" in str(again.pull_steps)
 
 
 def test_what_prefect_refuses_is_told_in_its_words(project: Path) -> None:

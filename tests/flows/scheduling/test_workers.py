@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from flows import workers
+from flows.scheduling import workers
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RUN = """
 import sys, time
 from pathlib import Path
-from flows.workers import Worker
+from flows.scheduling.workers import Worker
 worker = Worker()
 Path(sys.argv[1]).touch()
 while not worker.gone:
