@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import sqlite3
-import subprocess
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 Project = Any
@@ -198,30 +193,3 @@ def test_a_dead_tracking_server_loses_nothing(copied: Project) -> None:
     assert outcomes["finetune"] == "unchanged"
     assert outcomes["publish"] == "ran"
     assert mlflow_rows(copied)["runs"] == 10
-
-
-def test_a_flow_killed_with_sigkill_leaves_no_trainer_behind(copied: Project) -> None:
-    copied.edit(lambda params: params["teacher"]["phases"]["general"].update(epochs=3000))
-    flow = subprocess.Popen(
-        copied.command("stillhouse", "run"), cwd=copied.root, env=copied.environment(), stdout=subprocess.DEVNULL
-    )
-    partial = copied.root / "artifacts/teacher.partial/history.jsonl"
-    deadline = time.monotonic() + 180
-    while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert partial.exists()
-    assert processes_in(copied.root) - {flow.pid}
-    os.kill(flow.pid, signal.SIGKILL)
-    flow.wait()
-    deadline = time.monotonic() + 15
-    while processes_in(copied.root) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not processes_in(copied.root)
-    copied.edit(lambda params: params["teacher"]["phases"]["general"].update(epochs=2))
-    outcomes = copied.outcomes(copied.run("stillhouse", "run").stdout)
-    assert "ran" not in {outcome for stage, outcome in outcomes.items() if stage in STAGES}
-
-
-def processes_in(folder: Path) -> set[int]:
-    """Our processes whose working folder is ``folder``; those of others may not be asked, and don't count."""
-    return {process.pid for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(folder.resolve())}

@@ -1,4 +1,4 @@
-"""`stillhouse verify` on a real project: all of it runs again to the same bytes, and a tampered model shows."""
+"""`stillhouse verify` on a real project: stages run again to the same bytes, and a tampered model shows."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from safetensors.numpy import load_file, save_file
 Project = Any
 
 
-def test_the_whole_pipeline_runs_again_from_a_clean_clone_to_the_same_bytes(copied: Project) -> None:
-    found = json.loads(copied.run("stillhouse", "verify", "--json").stdout)
+def test_stages_run_again_from_a_clean_clone_to_the_same_bytes(copied: Project) -> None:
+    """Two of them; all would take as long as a first run."""
+    found = json.loads(copied.run("stillhouse", "verify", "finetune", "evaluate", "--json").stdout)
     assert found["verdict"] == "equal"
-    assert set(found["stages"]) == set(copied.lock())
+    assert list(found["stages"]) == ["finetune", "evaluate"]
     outputs = [output for stage in found["stages"].values() for output in stage["outputs"]]
     assert {output["verdict"] for output in outputs} == {"equal"}
     paths = {output["path"] for output in outputs}
-    assert {"artifacts/teacher/model/model.safetensors", "artifacts/evaluate/metrics.json"} <= paths
+    assert {"artifacts/finetune/model/model.safetensors", "artifacts/evaluate/metrics.json"} <= paths
     assert "artifacts/evaluate/predictions/lora.parquet" in paths
     assert copied.json("reports/verify.json") == found
 

@@ -51,7 +51,7 @@ class Project:
     def command(self, *options: str) -> list[str]:
         """What starts a run of it."""
         if self.kind == "toy":
-            return [sys.executable, str(ROOT / "tests/soak/toy_run.py"), str(self.root), *options]
+            return [sys.executable, str(ROOT / "tests/soak/toy_run.py"), str(self.root), *(options or ["12"])]
         return [sys.executable, "-m", "flows.cli", "run", *options]
 
     def environ(self) -> dict[str, str]:
