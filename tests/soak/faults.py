@@ -270,6 +270,11 @@ Fault = Callable[[Attack], None]
 KILLED = TARGETS
 
 
+def unfinished(attack: Attack) -> list[str]:
+    """The stages whose results aren't there."""
+    return [stage for stage in attack.project.stages if not (attack.project.root / "artifacts" / stage).exists()]
+
+
 def forget_checkpoints(attack: Attack) -> None:
     """Training starts anew."""
     shutil.rmtree(attack.project.root / ".stillhouse/checkpoints", ignore_errors=True)

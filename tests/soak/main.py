@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.soak import faults
 from tests.soak.faults import Attack, Tally
-from tests.soak.projects import STAGES, WIDE, Project, make_tiny, make_toy
+from tests.soak.projects import WIDE, Project, make_tiny, make_toy
 
 KILLS_OF_A_ROUND = 10
 TINY_STAGES = ["validate", "teacher", "label", "control", "distill", "finetune", "controls", "evaluate"]
@@ -86,7 +86,7 @@ def toys(folder: Path, draw: random.Random, tally: Tally, environment: dict[str,
         faults.forget_results(attack)
         parallel = draw.choice(["1", "4", "12"])
         for _ in range(KILLS_OF_A_ROUND):
-            left = [stage for stage in STAGES if not (project.root / "artifacts" / stage).exists()]
+            left = faults.unfinished(attack)
             if not left:
                 break
             faults.kill_somewhere(attack, draw.choice(faults.KILLED), draw.choice([None, *left[:4]]), parallel)

@@ -120,15 +120,15 @@ def test_a_remote_that_holds_half_the_data_leaves_nothing(toy: Toy, tmp_path: Pa
     assert left_over(toy) == []
 
 
-def test_a_remote_that_fails_is_a_network_error(fresh: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remote_that_fails_is_a_remote_error(fresh: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*args: Any, **kwargs: Any) -> None:
         raise ConnectionError("no route to host")
 
     set_remote(fresh, str(tmp_path / "remote"))
     monkeypatch.setattr("dvc.repo.Repo.fetch", unreachable)
-    with pytest.raises(UserError, match="remote 'store': no route to host") as caught:
+    with pytest.raises(UserError, match="remote 'store'.*no route to host") as caught:
         pull(fresh.workspace)
-    assert caught.value.kind == "network"
+    assert caught.value.kind == "remote"
     assert "dvc remote list" in caught.value.remedy
     assert left_over(fresh) == []
 
