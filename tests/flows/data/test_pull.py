@@ -126,7 +126,7 @@ def test_a_remote_that_fails_is_a_remote_error(fresh: Toy, tmp_path: Path, monke
 
     set_remote(fresh, str(tmp_path / "remote"))
     monkeypatch.setattr("dvc.repo.Repo.fetch", unreachable)
-    with pytest.raises(UserError, match="remote 'store'.*no route to host") as caught:
+    with pytest.raises(UserError, match=r"remote 'store'.*no route to host") as caught:
         pull(fresh.workspace)
     assert caught.value.kind == "remote"
     assert "dvc remote list" in caught.value.remedy
