@@ -25,7 +25,6 @@ from components.component import COMPONENTS
 from components.loader import load_params
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.xdist_group("crashes")  # one process imports PyTorch for all of them
 KILLS = {
     "before the first checkpoint": "",
     "half of the weights written": "",

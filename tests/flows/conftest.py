@@ -118,7 +118,7 @@ def _dvc_keeps_to_itself(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A real Prefect API on a database of its own; the modules of the xdist group "prefect" share it."""
+    """A real Prefect API on a database of its own; one for all that a worker runs."""
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
     from prefect.testing.utilities import prefect_test_harness
 

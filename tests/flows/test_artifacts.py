@@ -11,7 +11,7 @@ import pytest
 
 from flows.repo.planning import PlannedStage
 
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def made(flow_run_id: Any) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from flows.runs.display import Display
 from flows.runs.options import RunOptions
 from flows.tracking import presence
 
-pytestmark = pytest.mark.xdist_group("prefect")
 Toy = Any
 VERDICTS = {
     "passed": True,

@@ -15,7 +15,6 @@ import pytest
 
 from flows.notifications import blocks, notify
 
-pytestmark = pytest.mark.xdist_group("prefect")
 SECRET = "hush-4711"
 
 

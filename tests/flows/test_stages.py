@@ -24,7 +24,6 @@ from components.errors import UserError
 from flows.runs.display import Display
 from flows.runs.options import RunOptions
 
-pytestmark = pytest.mark.xdist_group("prefect")
 ROOT = Path(__file__).parents[2]
 Toy = Any
 

@@ -13,8 +13,6 @@ from tests.soak.faults import Attack, Tally
 from tests.soak.main import prefect, undisturbed
 from tests.soak.projects import make_toy
 
-pytestmark = pytest.mark.xdist_group("soak")
-
 
 @pytest.fixture(scope="module")
 def attack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attack]:

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.usefixtures("prefect_server")
 Toy = Any
 ROOT = Path(__file__).parents[3]
 WAITS = "import os, time\nPath('pid').write_text(str(os.getpid()))\ntime.sleep(60)\n"

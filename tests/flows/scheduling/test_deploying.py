@@ -14,7 +14,6 @@ from flows import server
 from flows.scheduling import deploying
 from flows.scheduling.workers import POOL, PROJECT
 
-pytestmark = pytest.mark.xdist_group("prefect")
 ROOT = Path(__file__).parents[3]
 Toy = Any
 

@@ -17,7 +17,6 @@ from flows import notifications
 from flows.repo.workspace import Workspace
 from flows.scheduling import workers
 
-pytestmark = pytest.mark.xdist_group("prefect")
 Toy = Any
 # Stands for the revision's own `stillhouse`: does what script.json says, and notes how it was called.
 COMMAND = """

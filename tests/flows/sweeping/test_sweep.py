@@ -26,7 +26,6 @@ from flows.sweeping import prepare
 from flows.sweeping.grid import parse
 from flows.sweeping.prepare import Project
 
-pytestmark = pytest.mark.xdist_group("prefect")
 Toy = Any
 # `second` notes each run of it outside the repository, and refuses to write a text three times.
 COUNTED = """
