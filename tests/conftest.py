@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -121,6 +122,20 @@ def write_tasks(folder: Path, texts: list[str]) -> None:
         for name, table in tables.items():
             (folder / name / split).mkdir(parents=True)
             pq.write_table(table, folder / name / split / "part-00000.parquet")
+
+
+def lay_out_teacher(root: Path) -> None:
+    """The code, and what the stage teacher reads, by name alone: enough to plan it, not to run it."""
+    repository = Path(__file__).parents[1]
+    shutil.copytree(repository / "components", root / "components", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(repository / "tests/params.yaml", root / "params.yaml")
+    shutil.copyfile(repository / "runtime.json", root / "runtime.json")
+    for name in ("train/a", "unlabelled/a", "validation/a", "tasks/tasks.json", "schema.json"):
+        path = root / "artifacts/validate" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (root / "data/base_model/deep").mkdir(parents=True)
+    (root / "data/base_model/deep/weights").write_text("1234")
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,9 @@ import json
 import os
 import re
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,14 +25,14 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from components.errors import UserError
 from flows import notifications, settings
-from flows.commands import common
+from flows.commands.common import seconds
 from flows.repo import git
 from flows.repo.remotes import remote
 from flows.repo.workspace import Workspace
 from flows.repo.worktrees import open_worktree
 from flows.runs import ending, retries
-from flows.runs.processes import Process
-from flows.runs.stopping import CANCELLED, STARTER
+from flows.scheduling import commands
+from flows.scheduling.commands import Ended
 from flows.scheduling.scheduled_before import (
     FOLDER,
     blob,
@@ -48,25 +47,7 @@ from flows.scheduling.workers import Worker
 NOTHING_CHANGED = "NothingChanged"
 ALREADY_REFUSED = "AlreadyRefused"
 POLL_SECONDS = 0.5
-GRACE_SECONDS = 5.0  # for the run to end what it has started; with what that takes, less than the ten it may take
 ENDING_SECONDS = 10.0  # to end the run and tell Prefect, after the worker has died
-# The log of the flow run takes our subprocess's lines; Prefect's own would stand there twice.
-_ENVIRONMENT = {
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    STARTER: "1",
-    "COLUMNS": "160",
-}
-
-
-class Ended(Exception):
-    """No error: the run has come to an end; carries the state in which.
-
-    ``told``: people were notified already; ``kind``: of the UserError that ended it.
-    """
-
-    def __init__(self, state: State[Any], told: bool = False, kind: str = "") -> None:
-        super().__init__(state.message)
-        self.state, self.told, self.kind = state, told, kind
 
 
 @flow(name="scheduled", persist_result=False)
@@ -110,9 +91,9 @@ def scheduled(
             worktree = _worktree(owner, name, commit)
             log.info(f"revision {revision} ({commit[:10]}) in {worktree.root}")
             shared += ["--push"] if push and remote(worktree) else []
-            changes = _plan(worktree.root, shared, log.info, _ending(owner, name))
+            changes = commands.plan(worktree.root, shared, log.info, _ending(owner, name))
             if changes:
-                _run(worktree.root, [*shared, *options], log.info, _ending(owner, name))
+                commands.run(worktree.root, [*shared, *options], log.info, _ending(owner, name))
             note_finished(owner, name, commit, worktree)
             return Completed(message=f"{commit[:10]}: {changes}") if changes else nothing_changed()
     except UserError as error:
@@ -141,7 +122,7 @@ def _check_options(time_limit: str | None, parallel: int) -> None:
         UserError: one of them is wrong (``parameters``).
     """
     if time_limit:
-        common.seconds(time_limit)
+        seconds(time_limit)
     if parallel < 1:
         raise UserError(f"Expected for parallel 1 or more, got {parallel}.", "", "parameters")
 
@@ -224,55 +205,6 @@ def only_scheduled_run(owner: Workspace, if_busy: str, say: Callable[[str], None
             waits = True
             time.sleep(POLL_SECONDS)
         yield
-
-
-def _plan(root: Path, options: Sequence[str], say: Callable[[str], None], left: Path) -> str:
-    """What a run would do, in words; empty when there is nothing to do."""
-    lines = _stillhouse(root, ["plan", "--json", *options], lambda _: None, left)
-    planned = json.loads(next(line for line in reversed(lines) if line.startswith("{")))
-    for stage in planned["stages"]:
-        say(f"{stage['name']}: {stage['action']}{'; '.join(['', *stage['because']])}")
-    actions: dict[str, list[str]] = {}
-    for stage in planned["stages"]:
-        actions.setdefault(stage["action"], []).append(stage["name"])
-    actions.pop("skip", None)
-    words = [f"{action} {', '.join(names)}" for action, names in actions.items()]
-    return "; ".join([*words, *planned.get("then", [])])
-
-
-def _run(root: Path, options: Sequence[str], say: Callable[[str], None], left: Path) -> None:
-    _stillhouse(root, ["run", *options], say, left)
-
-
-def _stillhouse(root: Path, arguments: Sequence[str], on_line: Callable[[str], None], left: Path) -> list[str]:
-    """Run a command of the revision that is checked out at ``root``, which leaves in ``left`` how it failed.
-
-    Returns:
-        Its last lines.
-
-    Raises:
-        Ended: it has failed.
-    """
-    left.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    environment = {**_ENVIRONMENT, ending.VARIABLE: str(left)}
-    code, lines = Process(command, root, environment, GRACE_SECONDS).follow(on_line)
-    if code:
-        kind, told = ending.read(left)
-        raise Ended(_state(code, lines, arguments[0]), told, kind)
-    return list(lines)
-
-
-def _state(code: int, lines: Sequence[str], command: str) -> State[Any]:
-    """How a command that didn't end well ends the flow run: with the message that a person would have seen."""
-    if code == 130:
-        return Cancelled(message="interrupted; what was finished is kept")
-    first = next((index for index, line in enumerate(lines) if line.startswith("Error:")), None) if code == 2 else None
-    if first is not None:
-        ended = Cancelled if CANCELLED.text.lower() in lines[first].lower() else Failed
-        return ended(message="\n".join(lines[first:]))
-    tail = "\n".join(line for line in lines[-15:] if line.strip())
-    return Failed(message=f"`stillhouse {command}` ended with code {code}. The end of its output:\n{tail}")
 
 
 @contextlib.contextmanager

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
 from flows.tracking import runs, store
 from flows.tracking.record import metric_name
+from flows.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 SWEEP, COMBINATION = "stillhouse.sweep", "stillhouse.combination"
@@ -52,47 +51,36 @@ class SweepTracker:
     """
 
     def __init__(self, root: Path, experiment: str, digest: str) -> None:
-        self.root, self.experiment, self.digest = root, experiment, digest
+        self.digest = digest
+        self._tracker = Tracker(root, experiment)
         self._parent: str | None = None
-
-    @cached_property
-    def _client(self) -> MlflowClient:
-        uri = store.prepare(self.root)
-        from mlflow import MlflowClient
-
-        return MlflowClient(uri)
-
-    @cached_property
-    def _experiment_id(self) -> str:
-        return runs.experiment_id(self._client, self.experiment)
 
     def begin(self, name: str, params: Mapping[str, Any]) -> str | None:
         """The sweep's parent run, made or taken up again; gives its page's address, None when MLflow can't be used."""
         try:
-            with store.readable(store.tracking_uri(self.root)):
+            with store.readable(store.tracking_uri(self._tracker.root)):
                 run = self._begin(name)
                 self._parent = run.info.run_id
-                runs.log_once(self._client, self._parent, params=params)
-                web = store.web_address(self._client.tracking_uri)
-                return f"{web}/#/experiments/{self._experiment_id}/runs/{self._parent}"
+                runs.log_once(self._tracker.client, self._parent, params=params)
+                return self._tracker.url(self._parent)
         except UserError as error:
             log.warning("%s", error)
             return None
 
     def _begin(self, name: str) -> Run:
-        known = runs.search(self._client, self._experiment_id, {SWEEP: self.digest})
+        known = runs.search(self._tracker.client, self._tracker.experiment_id, {SWEEP: self.digest})
         if not known:
             tags = {**_SOURCE, SWEEP: self.digest}
-            return self._client.create_run(self._experiment_id, tags=tags, run_name=name)
-        self._client.update_run(known[0].info.run_id, status="RUNNING", name=name)
-        return runs.reopen(self._client, known[0])
+            return self._tracker.client.create_run(self._tracker.experiment_id, tags=tags, run_name=name)
+        self._tracker.client.update_run(known[0].info.run_id, status="RUNNING", name=name)
+        return runs.reopen(self._tracker.client, known[0])
 
     def add(self, record: CombinationRecord) -> bool:
         """Write a combination's child run, once; a failed one may end well later. False: it could not be done."""
         if self._parent is None:
             return False
         try:
-            with store.readable(self._client.tracking_uri):
+            with store.readable(self._tracker.client.tracking_uri):
                 self._add(record, self._parent)
         except UserError as error:
             log.warning("%s", error)
@@ -101,31 +89,31 @@ class SweepTracker:
 
     def _add(self, record: CombinationRecord, parent: str) -> None:
         tags = {_PARENT: parent, COMBINATION: record.digest}
-        known = runs.search(self._client, self._experiment_id, tags)
+        known = runs.search(self._tracker.client, self._tracker.experiment_id, tags)
         run_id = (
             known[0]
             if known
-            else self._client.create_run(self._experiment_id, tags=_SOURCE | tags, run_name=record.name)
+            else self._tracker.client.create_run(self._tracker.experiment_id, tags=_SOURCE | tags, run_name=record.name)
         ).info.run_id
         origin = {LOCK: record.lock_digest, "mlflow.source.git.commit": record.git_commit}
         metrics = {_slashed(key): value for key, value in record.metrics.items()}
-        runs.log_once(self._client, run_id, metrics, {**record.values, "data_hash": record.data_hash}, origin)
+        runs.log_once(self._tracker.client, run_id, metrics, {**record.values, "data_hash": record.data_hash}, origin)
         if record.failure is None:
-            runs.finish(self._client, run_id)
+            runs.finish(self._tracker.client, run_id)
         elif not (known and known[0].info.status == "FINISHED"):
-            self._client.set_tag(run_id, runs.FAILURE, record.failure[:8000])
-            self._client.set_terminated(run_id, "FAILED")
+            self._tracker.client.set_tag(run_id, runs.FAILURE, record.failure[:8000])
+            self._tracker.client.set_terminated(run_id, "FAILED")
 
     def end(self, table: str, best: Mapping[str, float], status: str = "FINISHED") -> None:
         """End the parent with the ranked table as its note and its file ``sweep.md``, and the best one's metrics."""
         if self._parent is None:
             return
         try:
-            with store.readable(self._client.tracking_uri):
-                runs.log_once(self._client, self._parent, {_slashed(key): value for key, value in best.items()})
-                self._client.set_tag(self._parent, runs.NOTE, table[:8000])
-                self._client.log_text(self._parent, table, "sweep.md")
-                self._client.set_terminated(self._parent, status)
+            with store.readable(self._tracker.client.tracking_uri):
+                runs.log_once(self._tracker.client, self._parent, {_slashed(key): value for key, value in best.items()})
+                self._tracker.client.set_tag(self._parent, runs.NOTE, table[:8000])
+                self._tracker.client.log_text(self._parent, table, "sweep.md")
+                self._tracker.client.set_terminated(self._parent, status)
         except UserError as error:
             log.warning("%s", error)
 

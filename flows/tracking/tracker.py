@@ -46,15 +46,21 @@ class Tracker:
         self.experiment = experiment
 
     @cached_property
-    def _client(self) -> MlflowClient:
+    def client(self) -> MlflowClient:
+        """MLflow's client, over a store made ready.
+
+        Raises:
+            UserError: MLflow can't be used (``tracking``).
+        """
         uri = store.prepare(self.root)
         from mlflow import MlflowClient
 
         return MlflowClient(uri)
 
     @cached_property
-    def _experiment_id(self) -> str:
-        return runs.experiment_id(self._client, self.experiment)
+    def experiment_id(self) -> str:
+        """The experiment, made if it is missing."""
+        return runs.experiment_id(self.client, self.experiment)
 
     def begin(self, inputs_digest: str, name: str, tags: Mapping[str, str] | None = None) -> Parent:
         """The parent run for these inputs, made or taken up again after a kill.
@@ -63,29 +69,29 @@ class Tracker:
             UserError: MLflow can't be used (``tracking``).
         """
         with store.readable(store.tracking_uri(self.root)):
-            run = runs.begin_parent(self._client, self._experiment_id, inputs_digest, name, tags or {})
-        return Parent(run.info.run_id, self._experiment_id, self.url(run.info.run_id))
+            run = runs.begin_parent(self.client, self.experiment_id, inputs_digest, name, tags or {})
+        return Parent(run.info.run_id, self.experiment_id, self.url(run.info.run_id))
 
     def follow(self, parent: Parent | None, model: str) -> Stream:
         """A stream for the training curve of one model, on its own child run."""
         if parent is None:
             return Stream(None, None)
         try:
-            with store.readable(self._client.tracking_uri):
-                run = runs.child(self._client, parent.experiment_id, parent.run_id, model)
-                runs.reopen(self._client, run)
+            with store.readable(self.client.tracking_uri):
+                run = runs.child(self.client, parent.experiment_id, parent.run_id, model)
+                runs.reopen(self.client, run)
         except UserError as error:
             log.warning("%s", error)
             return Stream(None, None)
-        return Stream(self._client, run.info.run_id)
+        return Stream(self.client, run.info.run_id)
 
     def fail(self, parent: Parent | None, reason: str, status: str = "FAILED") -> None:
         """End an unfinished pipeline run: FAILED, or KILLED."""
         if parent is None:
             return
         try:
-            with store.readable(self._client.tracking_uri):
-                runs.fail(self._client, parent.experiment_id, parent.run_id, status, reason)
+            with store.readable(self.client.tracking_uri):
+                runs.fail(self.client, parent.experiment_id, parent.run_id, status, reason)
         except UserError as error:
             log.warning("%s", error)
 
@@ -97,8 +103,8 @@ class Tracker:
                 or a model loads back with other logits (``model``).
         """
         with store.readable(store.tracking_uri(self.root)):
-            web = store.web_address(self._client.tracking_uri)
-            return publication.publish(self._client, self._experiment_id, record, web)
+            web = store.web_address(self.client.tracking_uri)
+            return publication.publish(self.client, self.experiment_id, record, web)
 
     def describe(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run; those that it has already are replaced.
@@ -107,7 +113,7 @@ class Tracker:
             UserError: MLflow can't be used (``tracking``).
         """
         with store.readable(store.tracking_uri(self.root)):
-            runs.describe(self._client, run_id, tags)
+            runs.describe(self.client, run_id, tags)
 
     def candidate(self, name: str) -> str | None:
         """The version of a registered model that the alias ``candidate`` is on; None without one.
@@ -116,9 +122,9 @@ class Tracker:
             UserError: MLflow can't be used (``tracking``).
         """
         with store.readable(store.tracking_uri(self.root)):
-            return registry.candidate(self._client, name)
+            return registry.candidate(self.client, name)
 
     def url(self, run_id: str) -> str:
         """Where people look at a run; over SQLite that is where ``make ui`` will show it."""
-        web = store.web_address(self._client.tracking_uri)
-        return f"{web}/#/experiments/{self._experiment_id}/runs/{run_id}"
+        web = store.web_address(self.client.tracking_uri)
+        return f"{web}/#/experiments/{self.experiment_id}/runs/{run_id}"

@@ -12,8 +12,8 @@ import pytest
 from components import fingerprint
 from components.component import COMPONENTS
 from components.loader import load_params
+from tests.conftest import lay_out_teacher
 
-ROOT = Path(__file__).parents[2]
 CODE = "components/ml/training/losses.py"
 
 
@@ -26,15 +26,7 @@ def replace(path: Path, old: str, new: str) -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """What the stage teacher reads, by name alone."""
-    shutil.copytree(ROOT / "components", tmp_path / "components", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copyfile(ROOT / "tests/params.yaml", tmp_path / "params.yaml")
-    shutil.copyfile(ROOT / "runtime.json", tmp_path / "runtime.json")
-    for name in ("train/a", "unlabelled/a", "validation/a", "tasks/tasks.json", "schema.json"):
-        path = tmp_path / "artifacts/validate" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
-    (tmp_path / "data/base_model/deep").mkdir(parents=True)
-    (tmp_path / "data/base_model/deep/weights").write_text("1234")
+    lay_out_teacher(tmp_path)
     return tmp_path
 
 

@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 from ruamel.yaml import YAML
 
-from flows.server import HOST, free_port, start_prefect, wait_until_up
+from tests.servers import prefect_server
 
 ROOT = Path(__file__).parents[2]
 CODE = ("components", "flows", "mlflow", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
@@ -161,14 +161,8 @@ def finished_project(
 @pytest.fixture(scope="session")
 def prefect_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prefect server for all runs of copies: starting one for each would take half of the time."""
-    folder = tmp_path_factory.mktemp("prefect")
-    port = free_port()
-    server = start_prefect(folder, port, ui=False)
-    try:
-        wait_until_up(server, f"http://{HOST}:{port}/api/health", "the Prefect server")
-        yield f"http://{HOST}:{port}/api"
-    finally:
-        server.end()
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as address:
+        yield address
 
 
 @pytest.fixture

@@ -282,7 +282,7 @@ def forget_checkpoints(attack: Attack) -> None:
 
 def tracking_server_dies(attack: Attack) -> None:
     """MLflow's server is killed while a stage trains: results are right, and the next run publishes them."""
-    from tests.soak.servers import mlflow_server
+    from tests.servers import mlflow_server
 
     forget_results(attack)
     forget_checkpoints(attack)

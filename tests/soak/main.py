@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import random
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
+from tests.servers import prefect_server
 from tests.soak import faults
 from tests.soak.faults import Attack, Tally
 from tests.soak.projects import WIDE, Project, make_tiny, make_toy
@@ -30,7 +28,7 @@ def main() -> int:
     parser.add_argument("--others", type=int, default=3, help="of each other kind of fault")
     asked = parser.parse_args()
     tally, started = Tally(), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="stillhouse-soak-") as name, prefect(Path(name)) as address:
+    with tempfile.TemporaryDirectory(prefix="stillhouse-soak-") as name, prefect_server(Path(name)) as address:
         folder, draw = Path(name), random.Random(asked.seed)
         environment = {"PREFECT_API_URL": address}
         try:
@@ -48,24 +46,6 @@ def report(tally: Tally, seed: int, seconds: float) -> None:
         f"\nseed {seed}, {seconds / 60:.1f} min, {sum(tally.counts.values())} faults, {tally.kills()} of them kills\n"
     )
     print("\n".join(tally.lines()))
-
-
-@contextlib.contextmanager
-def prefect(folder: Path) -> Iterator[str]:
-    """One Prefect server for all runs: starting one for each would take most of the time."""
-    from flows import settings
-    from flows.runs.processes import Process
-    from flows.server import HOST, free_port, start_prefect, wait_until_up
-
-    os.environ["PREFECT_HOME"] = str(folder / "prefect")
-    settings.apply(folder)
-    port = free_port()
-    server = start_prefect(folder, port, ui=False)
-    try:
-        wait_until_up(server, f"http://{HOST}:{port}/api/health", "the Prefect server")
-        yield f"http://{HOST}:{port}/api"
-    finally:
-        Process.end_all()
 
 
 def undisturbed(project: Project, folder: Path, draw: random.Random, tally: Tally) -> Attack:

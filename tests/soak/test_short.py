@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.servers import prefect_server
 from tests.soak import faults
 from tests.soak.faults import Attack, Tally
-from tests.soak.main import prefect, undisturbed
+from tests.soak.main import undisturbed
 from tests.soak.projects import make_toy
 
 
@@ -18,8 +19,7 @@ from tests.soak.projects import make_toy
 def attack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attack]:
     """A project that has run in peace, and one Prefect server for all its runs."""
     folder = tmp_path_factory.mktemp("soak")
-    with pytest.MonkeyPatch.context() as patch, prefect(folder) as address:
-        patch.setenv("PREFECT_HOME", str(folder / "prefect"))
+    with prefect_server(folder) as address:
         project = make_toy(folder / "toy", seconds=0.2)
         project.environment["PREFECT_API_URL"] = address
         yield undisturbed(project, folder, random.Random(13), Tally())

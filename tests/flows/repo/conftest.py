@@ -15,6 +15,7 @@ from components import fingerprint, keeping
 from components.ml.training.seal import seal
 from flows.repo import checkpoints
 from flows.repo.workspace import Workspace
+from tests.conftest import lay_out_teacher
 
 ROOT = Path(__file__).parents[3]
 CODE = "components/ml/training/losses.py"
@@ -77,15 +78,7 @@ def _trains(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dvc.repo import Repo
 
     root = tmp_path_factory.mktemp("trains") / "project"
-    shutil.copytree(ROOT / "components", root / "components", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copyfile(ROOT / "tests/params.yaml", root / "params.yaml")
-    shutil.copyfile(ROOT / "runtime.json", root / "runtime.json")
-    for name in ("train/a", "unlabelled/a", "validation/a", "tasks/tasks.json", "schema.json"):
-        path = root / "artifacts/validate" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
-    (root / "data/base_model").mkdir(parents=True)
-    (root / "data/base_model/weights").write_text("1234")
+    lay_out_teacher(root)
     (root / "dvc.yaml").write_text(STAGE.format(code=CODE))
     subprocess.run(["git", "init", "--quiet", root], check=True)
     Repo.init(str(root)).close()

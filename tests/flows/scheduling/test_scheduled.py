@@ -209,6 +209,7 @@ class TestHowItEnds:
 
     def test_the_worker_is_gone_so_the_run_ends_and_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from flows.scheduling import scheduled
+        from flows.scheduling.commands import Ended
 
         def terminated(*_: Any) -> None:
             raise SystemExit
@@ -217,7 +218,7 @@ class TestHowItEnds:
         monkeypatch.setattr(workers.Worker, "gone", property(lambda _: time.monotonic() > died))
         before, died = signal.signal(signal.SIGTERM, terminated), time.monotonic() + 0.2
         try:
-            with pytest.raises(scheduled.Ended) as ended, scheduled._ending_with_the_worker():
+            with pytest.raises(Ended) as ended, scheduled._ending_with_the_worker():
                 time.sleep(20)
         finally:
             signal.signal(signal.SIGTERM, before)

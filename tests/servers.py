@@ -1,4 +1,4 @@
-"""An MLflow server that can be killed and started again over the same store."""
+"""Servers for tests: Prefect's, and MLflow's that can be killed and started again over the same store."""
 
 from __future__ import annotations
 
@@ -11,9 +11,25 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.server import HOST, answers, free_port
+import pytest
+
+from flows.server import HOST, answers, free_port, start_prefect, wait_until_up
 
 STARTS_WITHIN = 60.0
+
+
+@contextlib.contextmanager
+def prefect_server(folder: Path) -> Iterator[str]:
+    """The address of a Prefect API over a database in ``folder``: one for many runs, which would start one each."""
+    port = free_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(folder / "prefect"))
+        server = start_prefect(folder, port, ui=False)
+    try:
+        wait_until_up(server, f"http://{HOST}:{port}/api/health", "the Prefect server")
+        yield f"http://{HOST}:{port}/api"
+    finally:
+        server.end()
 
 
 class MlflowServer:
