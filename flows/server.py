@@ -213,8 +213,10 @@ def serve_uis(root: Path, prefect_port: int | None, mlflow_port: int | None, say
     """
     prefect, mlflow = _choose_ports(prefect_port, mlflow_port)
     with _only_ui(root) as write_note:
+        servers: list[Process] = []
         try:
-            servers = [start_prefect(root, prefect, ui=True), _start_mlflow(root, mlflow)]
+            servers.append(start_prefect(root, prefect, ui=True))
+            servers.append(_start_mlflow(root, mlflow))
             addresses = [f"http://{HOST}:{port}" for port in (prefect, mlflow)]
             wait_until_up(servers[0], f"{addresses[0]}/api/health", "the Prefect server")
             say(f"Prefect: {addresses[0]}{_instead(prefect_port, prefect, PREFECT_PORT)}")
@@ -226,7 +228,7 @@ def serve_uis(root: Path, prefect_port: int | None, mlflow_port: int | None, say
                 time.sleep(0.5)
             raise UserError("A server ended by itself.", "Start again; is another one using its database?", "server")
         finally:
-            Process.end_all()
+            Process.end_all(servers)
 
 
 def _choose_ports(prefect: int | None, mlflow: int | None) -> tuple[int, int]:

@@ -28,10 +28,8 @@ class Process:
         grace: seconds between SIGTERM and SIGKILL.
     """
 
-    running: set[Process] = set()  # noqa: RUF012  # one register for the whole interpreter
-    kept_open: set[int] = set()  # noqa: RUF012
+    kept_open: set[int] = set()  # noqa: RUF012  # one register for the whole interpreter
     """Files that each supervisor keeps open as well while it lives: locks that a killed run must hold on to."""
-    _register = threading.Lock()
 
     def __init__(
         self,
@@ -55,8 +53,8 @@ class Process:
             start_new_session=True,
         )
         os.close(watched)
-        with self._register:
-            self.running.add(self)
+        self._asking = threading.Lock()
+        self._asked = False
 
     @property
     def alive(self) -> bool:
@@ -82,16 +80,15 @@ class Process:
             _end_session(self._popen.pid)
 
     def _ask_to_end(self) -> None:
-        with self._register:
-            if self not in self.running:
-                return
-            self.running.remove(self)
-        os.close(self._held)
+        with self._asking:
+            if not self._asked:
+                self._asked = True
+                os.close(self._held)
 
-    @classmethod
-    def end_all(cls, processes: Iterable[Process] | None = None) -> None:
-        """End these commands, or every running one, side by side."""
-        ended = list(cls.running if processes is None else processes)
+    @staticmethod
+    def end_all(processes: Iterable[Process]) -> None:
+        """End these commands side by side."""
+        ended = list(processes)
         for process in ended:
             process._ask_to_end()
         for process in ended:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from flows.repo.workspace import Workspace
 
 LOCK_FILE = "dvc.lock"
 _RWLOCK = Path(".dvc/tmp/rwlock")
+_keeping = threading.Lock()
 
 
 def mend(workspace: Workspace) -> list[str]:
@@ -28,16 +30,20 @@ def mend(workspace: Workspace) -> list[str]:
 
 
 def keep_lock_file(workspace: Workspace) -> None:
-    """Keep a copy of dvc.lock, which DVC writes in place: killed in the middle, it leaves half of it."""
+    """Keep a copy of dvc.lock, which DVC writes in place: killed in the middle, it leaves half of it.
+
+    Stages that start at the same moment call this side by side.
+    """
     path = workspace.root / LOCK_FILE
-    if not _whole(path):
-        return
-    kept = workspace.state / LOCK_FILE
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    draft = kept.with_suffix(".new")
-    shutil.copyfile(path, draft)
-    if _whole(draft):  # another stage's DVC may have been writing just now
-        draft.replace(kept)
+    with _keeping:
+        if not _whole(path):
+            return
+        kept = workspace.state / LOCK_FILE
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        draft = kept.with_suffix(".new")
+        shutil.copyfile(path, draft)
+        if _whole(draft):  # another stage's DVC may have been writing just now
+            draft.replace(kept)
 
 
 def _mend_lock_file(workspace: Workspace) -> str | None:

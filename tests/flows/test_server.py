@@ -365,6 +365,7 @@ class TestServeUis:
         assert list((tmp_path / ".stillhouse").iterdir()) == []
 
     def test_one_that_ends_by_itself_ends_the_other(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        somebody_elses = shell(tmp_path, "sleep 60")
         started: list[Process] = []
 
         def start(root: Path, port: int, **_: Any) -> Process:
@@ -381,6 +382,8 @@ class TestServeUis:
         with pytest.raises(UserError, match="ended by itself"):
             server.serve_uis(tmp_path, server.free_port(), server.free_port(), say)
         assert not started[0].alive
+        assert somebody_elses.alive
+        somebody_elses.end()
 
 
 class TestCommands:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def test_a_half_written_dvc_lock_is_replaced_by_its_last_whole_version(toy: Toy,
     (said,) = repair.mend(toy.workspace)
     assert "half-written" in said
     assert path.read_bytes() == whole
+
+
+def test_stages_that_start_at_the_same_moment_keep_it_side_by_side(toy: Toy) -> None:
+    with ThreadPoolExecutor(12) as threads:
+        kept = [threads.submit(repair.keep_lock_file, toy.workspace) for _ in range(240)]
+    assert [future.exception() for future in kept] == [None] * 240
+    (toy.root / "dvc.lock").write_bytes(b"")
+    assert repair.mend(toy.workspace)
 
 
 def test_a_list_that_ends_with_its_title_is_half_written_too(toy: Toy) -> None:
