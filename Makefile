@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Tests share two cores with their own child processes. Each file stays on one worker, so that what it sets up is made
-# once (with pytest 9.2, marks of xdist_group in 3.8 have no effect).
-WORKERS ?= 2
+# Three for two cores: tests often wait for a process of theirs to come up or to end. Each file stays on one worker, so
+# that what it sets up is made once (with pytest 9.2, marks of xdist_group in 3.8 have no effect); tests/conftest.py sets
+# the order.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data run test soak check ui lock clean
@@ -33,7 +34,7 @@ run: data  ## Run the whole pipeline and compare the models
 	@$(BIN)/stillhouse run
 
 test: $(READY)  ## Run all tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 soak: $(READY)  ## Inject hundreds of faults into runs; another course: make soak OPTIONS="--seed 14 --kills 400"
 	$(BIN)/python -m tests.soak.main $(OPTIONS)

@@ -73,6 +73,7 @@ def apply_effects(
             effect = run_effect.with_options(name=name, task_run_name=name, **retries.settings())(actions[name])
         except Stopped as stopped:
             stopped.during = [name]
+            display.finish(name, "stopped")
             raise
         except Exception as error:
             failed.add(name)

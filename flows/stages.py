@@ -224,8 +224,8 @@ class _Stage:
         again = retries.will_retry(error) and not self.turns.stopped
         if again:
             get_run_logger().warning("%s", error)
-        detail = "stopped" if self.turns.because else "trying again soon" if again else ""
-        self.display.finish(self.name, "failed", detail)
+        outcome = "stopped" if self.turns.because else "failed"
+        self.display.finish(self.name, outcome, "trying again soon" if again else "")
 
     def _pull(self) -> None:
         """Get what the remote has of the stage. Tried twice; then the run goes on without the remote."""

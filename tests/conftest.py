@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Before any library is imported: no network, no telemetry, one thread a process (tests run in parallel).
 os.environ.update(
@@ -25,6 +26,19 @@ os.environ.update(
 GOOD = ["good", "great", "lovely", "好", "很", "棒"]
 BAD = ["bad", "awful", "broken", "差", "坏", "糟"]
 NEUTRAL = ["the", "phone", "film", "story", "was", "a", "it", "这", "个", "手", "机", "电", "影"]
+
+
+LONGEST_FIRST = ("tests/end_to_end/test_pipeline.py", "tests/soak/", "tests/end_to_end/", "tests/flows/sweeping/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take minutes come first, so that no worker is left alone with one of them in the end."""
+
+    def place(item: pytest.Item) -> int:
+        first = (place for place, start in enumerate(LONGEST_FIRST) if item.nodeid.startswith(start))
+        return next(first, len(LONGEST_FIRST))
+
+    items.sort(key=place)
 
 
 def make_texts(count: int, seed: int = 0) -> list[tuple[str, str]]:
@@ -136,6 +150,28 @@ def lay_out_teacher(root: Path) -> None:
         path.write_text(name)
     (root / "data/base_model/deep").mkdir(parents=True)
     (root / "data/base_model/deep/weights").write_text("1234")
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all workers have; whoever makes something in it holds a lock."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder if worker_id == "master" else folder.parent
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Iterator[str]:
+    """The address of a Prefect API: one for all that a worker runs, which would start one each."""
+    from tests.servers import make_prefect_database, prefect_server
+
+    new = shared_folder / "new_prefect"
+    with FileLock(shared_folder / "new_prefect.lock"):
+        if not new.exists():
+            make_prefect_database(new)
+    folder = tmp_path_factory.mktemp("prefect")
+    shutil.copytree(new, folder / "prefect")
+    with prefect_server(folder) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,17 @@ from flows.server import HOST, answers, free_port, start_prefect, wait_until_up
 STARTS_WITHIN = 60.0
 
 
+def make_prefect_database(home: Path) -> None:
+    """A new database as ``PREFECT_HOME/prefect.db``: its hundred migrations take longer than a server's start."""
+    home.mkdir()
+    environment = os.environ | {"PREFECT_HOME": str(home)}
+    command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+
+
 @contextlib.contextmanager
 def prefect_server(folder: Path) -> Iterator[str]:
-    """The address of a Prefect API over a database in ``folder``: one for many runs, which would start one each."""
+    """The address of a Prefect API over the database in ``folder/prefect``, or a new one there."""
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(folder / "prefect"))

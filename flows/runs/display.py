@@ -10,8 +10,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-MARKS = {"ran": "[green]✓[/]", "restored": "[green]✓[/]", "unchanged": "[dim]=[/]", "failed": "[red]✗[/]"}
-WORDS = {"ran": "done", "restored": "restored from the cache", "unchanged": "unchanged", "failed": "failed"}
+MARKS = {
+    "ran": "[green]✓[/]",
+    "restored": "[green]✓[/]",
+    "unchanged": "[dim]=[/]",
+    "stopped": "[yellow]■[/]",
+    "failed": "[red]✗[/]",
+}
+WORDS = {
+    "ran": "done in",
+    "restored": "restored from the cache in",
+    "unchanged": "unchanged",
+    "stopped": "stopped after",
+    "failed": "failed in",
+}
 
 
 class Display:
@@ -75,12 +87,12 @@ class Display:
                 self._progress.update(self._bars[name], note=text[: max(self.console.width - 60, 10)])
 
     def finish(self, name: str, outcome: str, detail: str = "") -> None:
-        """A stage or side effect has ended: ran, restored, unchanged or failed."""
+        """A stage or side effect has ended: ran, restored, unchanged, stopped (from without) or failed."""
         with self._lock:
             seconds = time.monotonic() - self._started.get(name, time.monotonic())
             if name in self._bars:
                 self._progress.remove_task(self._bars.pop(name))
-            took = f" in {duration(seconds, exact=True)}" if outcome in ("ran", "restored", "failed") else ""
+            took = f" {duration(seconds, exact=True)}" if outcome != "unchanged" else ""
             line = Text.from_markup(f"  {MARKS[outcome]} {name:<12} {WORDS[outcome]}{took}")
             if detail:
                 line.append(f" · {detail}", style="dim")

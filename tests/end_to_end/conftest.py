@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from ruamel.yaml import YAML
-
-from tests.servers import prefect_server
 
 ROOT = Path(__file__).parents[2]
 CODE = ("components", "flows", "mlflow", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "dvc.yaml")
@@ -140,17 +138,14 @@ def make_project(root: Path, encoder: Path, rows: Sequence[tuple[str, str]]) -> 
 
 @pytest.fixture(scope="session")
 def finished_project(
-    tmp_path_factory: pytest.TempPathFactory,
-    worker_id: str,
+    shared_folder: Path,
     tiny_encoder: Path,
     texts: Callable[..., list[tuple[str, str]]],
 ) -> Project:
     """The project after `stillhouse run`, one for all workers; the output is in `first_run.txt`. Not to be changed."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = folder if worker_id == "master" else folder.parent  # which the workers share
-    project = Project(folder / "project" / "stillhouse")
+    project = Project(shared_folder / "project" / "stillhouse")
     said = project.root / ".stillhouse" / "first_run.txt"
-    with FileLock(folder / "project.lock"):
+    with FileLock(shared_folder / "project.lock"):
         if not said.exists():
             make_project(project.root, tiny_encoder, texts(400))
             done = project.run("stillhouse", "run")
@@ -158,16 +153,9 @@ def finished_project(
     return project
 
 
-@pytest.fixture(scope="session")
-def prefect_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server for all runs of copies: starting one for each would take half of the time."""
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as address:
-        yield address
-
-
 @pytest.fixture
-def copied(finished_project: Project, prefect_server_url: str, tmp_path: Path) -> Project:
+def copied(finished_project: Project, prefect_api: str, tmp_path: Path) -> Project:
     """A copy of the finished project, to do harm to."""
     root = tmp_path / "copy"
     shutil.copytree(finished_project.root, root, symlinks=True)
-    return Project(root, prefect_server_url)
+    return Project(root, prefect_api)

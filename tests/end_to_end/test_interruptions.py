@@ -130,6 +130,7 @@ def test_sigterm_and_a_time_limit_leave_nothing_at_work_and_say_what_happened(tr
     run.terminate()
     code, output, seconds = end(training, run)
     assert (code, seconds < LIMIT) == (130, True), (output, seconds)
+    assert "■ distill" in output
     assert "Traceback" not in output
     name, message = state_of_flow_run(training)
     assert (name, "cancelled by SIGTERM during distill" in message) == ("Cancelled", True)

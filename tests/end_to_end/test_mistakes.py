@@ -40,15 +40,6 @@ def not_utf8(project: Project) -> None:
     project.run("dvc", "add", "--quiet", "data")
 
 
-def third_class(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**row, "label": "mixed"} if index in (3, 8) else row for index, row in enumerate(rows)]
-
-
-def class_with_two_rows(project: Project) -> None:
-    rewrite("train.jsonl", third_class)(project)
-    set_param("data", labels=None)(project)
-
-
 def misspelt(project: Project) -> None:
     project.edit(lambda params: params["distill"].update(temprature=2.0))
 
@@ -57,17 +48,11 @@ def without_column(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"txt": row["text"], "label": row["label"], "group": row["group"]} for row in rows]
 
 
-def unknown_label(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**rows[0], "label": "glorious"}, *rows[1:]]
-
-
 NOWHERE = {"specific": {"objective": "labels", "on": "nowhere", "epochs": 1, "lr": 1e-3}}
 MISTAKES: dict[str, tuple[Callable[[Project], None], tuple[str, ...]]] = {
     "missing column": (rewrite("test.jsonl", without_column), ("text", "data/test.jsonl", "txt")),
-    "unknown label": (rewrite("test.jsonl", unknown_label), ("known_label", "glorious")),
     "empty file": (rewrite("validation.jsonl", lambda rows: []), ("data/validation.jsonl", "is empty")),
     "not UTF-8": (not_utf8, ("data/train.jsonl", "UTF-8", "241")),
-    "class with two rows": (class_with_two_rows, ("rows_per_class", "mixed")),
     "misspelt key": (misspelt, ("temprature", "temperature")),
     "mistyped value": (set_param("runtime", threads="two"), ("runtime.threads", "'two'")),
     "no such base model": (set_param("teacher", base="data/nowhere"), ("teacher.base", "data/nowhere")),

@@ -117,13 +117,15 @@ def _dvc_keeps_to_itself(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A real Prefect API on a database of its own; one for all that a worker runs."""
+def prefect_server(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[None]:
+    """Flows that run in this process use a real Prefect API."""
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
-    from prefect.testing.utilities import prefect_test_harness
+    from prefect.logging.handlers import APILogHandler
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
         yield
+        APILogHandler().flush()  # what came after the server's end would be complained of
 
 
 @pytest.fixture(scope="session")

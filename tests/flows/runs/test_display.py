@@ -20,6 +20,8 @@ def show(terminal: bool) -> str:
         display.finish("label", "unchanged")
         display.start("distill")
         display.finish("distill", "failed")
+        display.start("control")
+        display.finish("control", "stopped")
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -27,7 +29,7 @@ def show(terminal: bool) -> str:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_every_stage_ends_with_a_line_that_says_how(terminal: bool) -> None:
     text = show(terminal)
-    for words in ("done in", "unchanged", "failed in"):
+    for words in ("done in", "unchanged", "failed in", "stopped after"):
         assert words in text
 
 
