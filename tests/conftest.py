@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -39,6 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next(first, len(LONGEST_FIRST))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """All that is imported by now lives on; transformers looks for garbage among it at each start of a training."""
+    gc.freeze()
 
 
 def make_texts(count: int, seed: int = 0) -> list[tuple[str, str]]:
