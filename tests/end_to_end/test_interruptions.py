@@ -19,7 +19,6 @@ import pytest
 Project = Any
 LIMIT = 10.0
 EPOCHS = 25
-STARTS = 10.0  # seconds before the time of a run begins, on a busy machine
 
 
 def count(project: Project, database: str, query: str) -> list[tuple[Any, ...]]:
@@ -124,7 +123,7 @@ def test_after_any_kill_the_next_run_resumes_and_ends_in_the_same_bytes(training
     assert training.lock()["distill"] == resumed
 
 
-def test_sigterm_and_a_time_limit_leave_nothing_at_work_and_say_what_happened(training: Project) -> None:
+def test_sigterm_leaves_nothing_at_work_and_says_what_happened(training: Project) -> None:
     run = start(training)
     wait_for_checkpoint(training, run)
     run.terminate()
@@ -140,9 +139,3 @@ def test_sigterm_and_a_time_limit_leave_nothing_at_work_and_say_what_happened(tr
         "cancelled by SIGTERM during distill" in value for (value,) in count(training, "mlflow/mlflow.db", reason)
     )
     assert "KILLED" in {status for _, status in runs(training).values()}
-    started = time.monotonic()
-    run = start(training, "--time-limit", "20s")
-    code, output, _ = end(training, run)
-    assert (code, time.monotonic() - started < 20 + STARTS + LIMIT) == (2, True), output
-    assert "time limit of 20 seconds" in output
-    assert state_of_flow_run(training)[0] == "TimedOut"

@@ -7,8 +7,8 @@ import subprocess
 from typing import Any
 
 Project = Any
-SET = ("--set", "distill.temperature=4")
-AFTER_IT = {"distill", "controls", "finetune", "evaluate"}
+SET = ("--set", "finetune.phases.specific.epochs=3")
+AFTER_IT = {"controls", "finetune", "evaluate"}
 
 
 def checkout(project: Project) -> list[Any]:
@@ -34,5 +34,5 @@ def test_a_parameter_for_one_run_trains_what_follows_it_once_and_leaves_the_chec
     assert checkout(copied) == before
     plan = json.loads(copied.run("stillhouse", "plan", "--json").stdout)["stages"]
     assert {stage["action"] for stage in plan} == {"skip"}
-    copied.edit(lambda params: params["distill"].update(temperature=4))
+    copied.edit(lambda params: params["finetune"]["phases"]["specific"].update(epochs=3))
     assert stages(copied) == unchanged | dict.fromkeys(AFTER_IT, "restored")
