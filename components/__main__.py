@@ -53,10 +53,10 @@ def _run(name: str) -> None:
     runtime.limit_threads(params.runtime.threads)
     _settle_environment()
     component = COMPONENTS[name]
-    _import(component)
     found = fingerprint.parts(component, params)
     watched = Watched(component, params, found)
     check_models(component, params, found)
+    _import(component)  # not before its code is fingerprinted: an edit in between would be credited with the result
     with checkpoint_folder(component, params, found) as checkpoints:
         component.run(params, checkpoints, functools.partial(watched.check, checkpoints))
 

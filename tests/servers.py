@@ -20,10 +20,12 @@ STARTS_WITHIN = 60.0
 
 def make_prefect_database(home: Path) -> None:
     """A new database as ``PREFECT_HOME/prefect.db``: its hundred migrations take longer than a server's start."""
-    home.mkdir()
-    environment = os.environ | {"PREFECT_HOME": str(home)}
+    draft = home.with_name(f"{home.name}.partial")
+    draft.mkdir(exist_ok=True)
+    environment = os.environ | {"PREFECT_HOME": str(draft)}
     command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
     subprocess.run(command, env=environment, check=True, capture_output=True)
+    draft.rename(home)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from flows.runs.supervisor import GRACE_SECONDS
 
@@ -28,7 +29,7 @@ class Process:
         grace: seconds between SIGTERM and SIGKILL.
     """
 
-    kept_open: set[int] = set()  # noqa: RUF012  # one register for the whole interpreter
+    kept_open: ClassVar[set[int]] = set()
     """Files that each supervisor keeps open as well while it lives: locks that a killed run must hold on to."""
 
     def __init__(

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -118,3 +119,25 @@ def test_accelerates_variables_count_only_in_a_distributed_launch(
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     assert run(lambda: None) == 0
     assert ("ACCELERATE_MIXED_PRECISION" in os.environ) == stays
+
+
+def test_the_code_is_fingerprinted_before_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+
+    class Reached(Exception):
+        pass
+
+    def import_it(_: Component) -> None:
+        happened.append("imported")
+        raise Reached
+
+    monkeypatch.setattr(launcher, "load_params", lambda: SimpleNamespace(runtime=SimpleNamespace(threads=1)))
+    monkeypatch.setattr(launcher, "runtime", SimpleNamespace(check=lambda: None, limit_threads=lambda _: None))
+    monkeypatch.setattr(launcher, "_settle_environment", lambda: None)
+    monkeypatch.setattr("components.fingerprint.parts", lambda *_: happened.append("fingerprinted"))
+    for name in ("Watched", "check_models"):
+        monkeypatch.setattr(launcher, name, lambda *_: None)
+    monkeypatch.setattr(launcher, "_import", import_it)
+    with pytest.raises(Reached):
+        launcher._run("distill")
+    assert happened == ["fingerprinted", "imported"]
