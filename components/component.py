@@ -219,8 +219,20 @@ COMPONENTS: dict[str, Component] = {
             resumes=True,
         ),
         Component(
+            "export",
+            "1.0.0",
+            "components.export.stage:run",
+            inputs={
+                "train": f"{_VALIDATED}/train",
+                "validation": f"{_VALIDATED}/validation",
+                "test": f"{_VALIDATED}/test",
+                "lora": "artifacts/finetune/model",
+            },
+            parameters={"runtime": "runtime", "max_length": "data.max_length", "settings": "export"},
+        ),
+        Component(
             "evaluate",
-            "1.1.0",
+            "1.2.0",
             "components.evaluate.stage:run",
             inputs={
                 "test": f"{_VALIDATED}/test",
@@ -229,6 +241,7 @@ COMPONENTS: dict[str, Component] = {
                 "student_without_distillation": "artifacts/control",
                 "lora": "artifacts/finetune",
                 "controls": "artifacts/controls",
+                "export": "artifacts/export",
             },
             parameters={
                 "runtime": "runtime",

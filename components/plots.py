@@ -27,6 +27,8 @@ LOOKS = {
     "student": ("student", "#0072B2", "o"),
     "lora_without_distillation": ("LoRA without distillation", "#D55E00", "v"),
     "lora": ("LoRA student", "#009E73", "D"),
+    "lora_onnx": ("LoRA student, ONNX", "#CC79A7", "P"),
+    "lora_int8": ("LoRA student, int8", "#56B4E9", "X"),
 }
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "stillhouse",

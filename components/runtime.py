@@ -24,6 +24,10 @@ LIBRARIES = (
     "numpy",
     "scipy",
     "matplotlib",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
 )
 
 

@@ -21,8 +21,9 @@ from flows.runs.processes import Process
 from flows.settings import STATE
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
+
+    from components.ml.models.scoring import Classifier
 
 TEST_ROWS = Path("artifacts/validate/test")
 CACHE = STATE / "benchmarks"
@@ -31,7 +32,7 @@ ROUNDS = 3
 THROUGHPUT_BATCH = 32
 WARM_UP_TEXTS = 8
 
-Model = tuple["PreTrainedModel | PeftModel", "PreTrainedTokenizerBase"]
+Model = tuple["Classifier", "PreTrainedTokenizerBase"]
 
 
 def benchmark(
@@ -119,12 +120,12 @@ def measure(
     import numpy as np
     import torch
 
-    from components.ml.models.scoring import load_classifier
+    from components.ml.models.loading import load
 
     torch.set_num_threads(runtime.threads)
     singles, many = _spread(texts, settings.latency_texts), _spread(texts, settings.throughput_texts)
     device = torch.device(runtime.device)
-    models = {name: load_classifier(Path(folder), device) for name, folder in folders.items()}
+    models = {name: load(Path(folder), device) for name, folder in folders.items()}
     for model, tokenizer in models.values():
         _latencies((model, tokenizer), singles[:WARM_UP_TEXTS], max_length)
         _throughput((model, tokenizer), many[:THROUGHPUT_BATCH], max_length)

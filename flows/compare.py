@@ -23,6 +23,8 @@ TITLES = {
     "student": "student",
     "lora_without_distillation": "{} without\ndistillation",
     "lora": "{} student",
+    "lora_onnx": "{} student,\nONNX",
+    "lora_int8": "{} student,\nint8",
 }
 ADAPTERS = ("artifacts/finetune/adapter", "artifacts/finetune/model/adapter")
 METHODS = {

@@ -27,7 +27,15 @@ from flows.runs import retries
 from flows.runs.display import Display
 from flows.runs.options import RunOptions
 from flows.runs.stopping import Stopped
-from flows.tracking.record import ModelRecord, PipelineRecord, gain_metrics, model_metrics, phase_params
+from flows.tracking.record import (
+    FLOAT_TOLERANCE,
+    INT8_TOLERANCE,
+    ModelRecord,
+    PipelineRecord,
+    gain_metrics,
+    model_metrics,
+    phase_params,
+)
 from flows.tracking.tracker import Tracker
 
 EVALUATED = Path("artifacts/evaluate")
@@ -193,6 +201,7 @@ def pipeline_record(workspace: Workspace, params: Params, registers: bool = True
             predictions=root / EVALUATED / "predictions" / f"{model.name}.parquet",
             params=flat(_stage_params(params, model.stage)) | phase_params(root / model.phases),
             history=root / model.history,
+            tolerance=INT8_TOLERANCE if model.quantised else FLOAT_TOLERANCE,
         )
         for model in evaluated(root)
     ]
@@ -219,7 +228,7 @@ def pipeline_record(workspace: Workspace, params: Params, registers: bool = True
             "params.yaml": root / "params.yaml",
         },
         registered_model=params.publish.registered_model,
-        **({} if registers else {"candidate": ""}),
+        **({} if registers else {"candidates": ()}),
     )
 
 

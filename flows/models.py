@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from components.component import COMPONENTS
 from flows.repo import lockfile
 
 CONTROLS = "controls"
-_OTHER_INPUTS = ("test", CONTROLS)
+EXPORT = "export"
+_OTHER_INPUTS = ("test", CONTROLS, EXPORT)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Model:
         return self.output / "model"
 
     @property
+    def quantised(self) -> bool:
+        """Whether its weights may be integers."""
+        return self.place == "int8"
+
+    @property
     def history(self) -> Path:
         """The training history, relative to the workspace."""
         return self.output / "history.jsonl"
@@ -44,6 +51,8 @@ class Model:
 
 DIRECT = Model("lora_without_distillation", CONTROLS, "direct")
 """The fine-tune without distillation first, where parameters ask for it."""
+EXPORTED = (Model("lora_onnx", EXPORT, "onnx"), Model("lora_int8", EXPORT, "int8"))
+"""The fine-tuned student as files, in the formats that parameters ask for."""
 
 
 def models() -> list[Model]:
@@ -53,26 +62,41 @@ def models() -> list[Model]:
 
 
 def evaluated(root: Path) -> list[Model]:
-    """The models that were compared in this workspace: DIRECT only where it was asked for."""
-    return [*models(), *([DIRECT] if _direct_content(root) else [])]
+    """The models that were compared in this workspace: DIRECT and EXPORTED only where they were asked for."""
+    told = _told_of_export(root)
+    exported = [model for model in EXPORTED if model.place in told]
+    return [*models(), *([DIRECT] if _direct_content(root) else []), *exported]
 
 
 def contents(root: Path) -> dict[str, str]:
     """The hash of each model, as dvc.lock has it for the stage that wrote it; models without one are left out.
 
-    ``controls`` writes several, so DIRECT has the hash that ``controls`` tells: more seeds don't make another of it.
+    ``controls`` and ``export`` write several, so DIRECT and EXPORTED have the hashes that these stages tell: more
+    seeds don't make another of DIRECT, and one more format none of the others.
     """
     entries = lockfile.entries(root / "dvc.lock")
     found = {model.name: lockfile.output_hash(entries, f"artifacts/{model.stage}") for model in models()}
     found[DIRECT.name] = _direct_content(root)
+    told = _told_of_export(root)
+    found |= {model.name: told[model.place]["sha256"] for model in EXPORTED if model.place in told}
     return {name: content for name, content in found.items() if content}
 
 
 def _direct_content(root: Path) -> str | None:
     """The hash of the direct fine-tune; None where there is none."""
-    try:
-        told = json.loads((root / "artifacts" / CONTROLS / "controls.json").read_text(encoding="utf-8"))
-        content: str | None = told["direct"]
-    except (OSError, ValueError, KeyError):  # not made, or half a checkout: DVC puts that right
-        return None
+    content: str | None = _told(root / "artifacts" / CONTROLS / "controls.json").get("direct")
     return content
+
+
+def _told_of_export(root: Path) -> dict[str, Any]:
+    """What ``export`` tells of each format that it wrote."""
+    return _told(root / "artifacts" / EXPORT / "export.json")
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """A stage's own file; nothing where it isn't made, or in half a checkout: DVC puts that right."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found

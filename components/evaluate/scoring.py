@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +13,10 @@ import pyarrow.parquet as pq
 import torch
 
 from components.errors import UserError
-from components.ml.models.scoring import label_names, load_classifier, predict_logits
+from components.ml.models.loading import load, megabytes, parameters
+from components.ml.models.scoring import label_names, predict_logits
 from components.ml.statistics.metrics import softmax
 from components.params.stages import Runtime
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel
 
 ROWS_AT_ONCE = 8192
 
@@ -71,7 +67,7 @@ def score(
     test: Path, model_folder: Path, predictions: Path, *, runtime: Runtime, max_length: int, batch_size: int
 ) -> Scored:
     """Score every test row with the model and write the row's prediction and logits to ``predictions``."""
-    model, tokenizer = load_classifier(model_folder, torch.device(runtime.device))
+    model, tokenizer = load(model_folder, torch.device(runtime.device))
     class_names = label_names(model)
     schema = _schema(len(class_names))
     predicted, confidence = [], []
@@ -84,8 +80,8 @@ def score(
             writer.write_table(_table(batch, predicted[-1], logits, schema))
     return Scored(
         class_names=class_names,
-        parameters=_parameters(model),
-        megabytes=sum(path.stat().st_size for path in model_folder.rglob("*.safetensors")) / 1e6,
+        parameters=parameters(model),
+        megabytes=megabytes(model_folder),
         predictions=np.concatenate(predicted),
         confidence=np.concatenate(confidence),
     )
@@ -113,11 +109,6 @@ def common_classes(scored: dict[str, Scored], labels: np.ndarray) -> list[str]:
             "model",
         )
     return names
-
-
-def _parameters(model: PreTrainedModel | PeftModel) -> int:
-    """How many parameters compute the logits; peft also holds the ones that a trained head took the place of."""
-    return sum(weight.numel() for name, weight in model.named_parameters() if ".original_module." not in name)
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -19,6 +19,8 @@ from components.params.stages import Evaluate, Runtime
 from components.plots import draw
 
 DIRECT = "lora_without_distillation"
+EXPORTED = {"lora_onnx": "onnx", "lora_int8": "int8"}
+"""The exported models: those whose format was asked for."""
 OF_A_SEED = ("student_without_distillation", "student", DIRECT, "lora")
 """The models that ``controls`` trains again with other seeds; DIRECT only where it was asked for."""
 
@@ -31,6 +33,7 @@ def run(
     student_without_distillation: Path,
     lora: Path,
     controls: Path,
+    export: Path,
     runtime: Runtime,
     max_length: int,
     settings: Evaluate,
@@ -48,6 +51,7 @@ def run(
         "student": student,
         **({DIRECT: controls / "direct"} if (controls / "direct").exists() else {}),
         "lora": lora,
+        **{name: export / folder for name, folder in EXPORTED.items() if (export / folder).exists()},
     }
     use_device(runtime.device, runtime.threads)
     rows = read_rows(test)

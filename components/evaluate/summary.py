@@ -17,6 +17,8 @@ DIFFERENCES = (
     ("student", "student_without_distillation"),
     ("lora", "student"),
     ("lora", "teacher"),
+    ("lora_onnx", "lora"),
+    ("lora_int8", "lora"),
 )
 
 
@@ -87,6 +89,7 @@ def summarise(
             f"{name} - {other}": everything.difference(name, other)
             | {"groups": {group: sample.difference(name, other) for group, sample in groups.items()}}
             for name, other in DIFFERENCES
+            if name in scored
         },
         "gains": gains(rows, by_seed, settings.bootstrap, target_group),
         "rows": len(rows.labels),

@@ -15,7 +15,7 @@ from components.ml.statistics.metrics import Reliability
 # dvc's confusion template counts lines in the browser; more lines than this would only make the page slow.
 CONFUSION_LINES = 20_000
 # dvc.yaml names these too, and `dvc plots` complains of a file that isn't there: without the model it has no lines.
-OPTIONAL = ("lora_without_distillation",)
+OPTIONAL = ("lora_without_distillation", "lora_onnx", "lora_int8")
 
 
 def read_history(stage: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from components.params.data import TARGET, Data, Validate
+from components.params.export import Export
 from components.params.phases import Phases
 from components.params.section import Count, Positive, Section, Seed, nearest
 from components.params.stages import Controls, Distill, Evaluate, Finetune, Label, Runtime, Teacher
@@ -62,6 +63,7 @@ class Params(Section):
     distill: Distill
     finetune: Finetune
     controls: Controls = Controls()
+    export: Export = Export()
     evaluate: Evaluate = Evaluate()
     checkpoints: Checkpoints = Checkpoints()
     benchmark: Benchmark = Benchmark()

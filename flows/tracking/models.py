@@ -23,8 +23,8 @@ CODE = Path(__file__).with_name("pyfunc_model.py")
 LENGTH = "stillhouse.max_length"  # what the model's code cuts texts to
 _LIBRARIES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas")
 _WITH_ADAPTER = (*_LIBRARIES, "peft")
+_WITH_ONNX = ("mlflow", "onnxruntime", "transformers", "tokenizers", "numpy", "pandas")
 _ROWS_TO_CHECK = 64
-_TOLERANCE = 1e-4  # the padding of a batch moves float32 logits by some 1e-6
 
 
 def ensure(client: MlflowClient, experiment: str, run_id: str, model: ModelRecord, texts: Path, max_length: int) -> str:
@@ -74,11 +74,11 @@ def _log(client: MlflowClient, experiment: str, run_id: str, model: ModelRecord,
 
 
 def save(path: Path, folder: Path, max_length: int, logged: LoggedModel, run_id: str) -> None:
-    """Write ``folder`` (a transformers folder) as an MLflow model: code, weights, requirements; no pickle."""
+    """Write ``folder`` (a transformers folder, or one with an ONNX file) as an MLflow model: code, weights,
+    requirements; no pickle."""
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    libraries = _WITH_ADAPTER if (folder / "adapter").is_dir() else _LIBRARIES
     mlflow.pyfunc.save_model(
         str(path),
         python_model=str(CODE),
@@ -87,10 +87,17 @@ def save(path: Path, folder: Path, max_length: int, logged: LoggedModel, run_id:
         mlflow_model=Model(
             artifact_path=logged.artifact_location, model_uuid=logged.model_id, model_id=logged.model_id, run_id=run_id
         ),
-        pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in libraries],
+        pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in _libraries(folder)],
         signature=_signature(),
         input_example=["a text", "一段文字"],
     )
+
+
+def _libraries(folder: Path) -> tuple[str, ...]:
+    """What the model's code imports."""
+    if (folder / "model.onnx").is_file():
+        return _WITH_ONNX
+    return _WITH_ADAPTER if (folder / "adapter").is_dir() else _LIBRARIES
 
 
 def _signature() -> ModelSignature:
@@ -122,7 +129,7 @@ def check(client: MlflowClient, logged: LoggedModel, model: ModelRecord, texts: 
             tracking_uri=client.tracking_uri,
         )
         found = mlflow.pyfunc.load_model(path).predict(rows, params={"return": "logits"}).to_numpy()
-    if found.shape != expected.shape or not np.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+    if found.shape != expected.shape or not np.allclose(found, expected, rtol=model.tolerance, atol=model.tolerance):
         gap = np.abs(found - expected).max() if found.shape == expected.shape else float("nan")
         raise UserError(
             f"The model '{model.name}' loads back from MLflow with other logits than it was evaluated with: "

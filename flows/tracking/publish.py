@@ -111,7 +111,8 @@ def _register(
     client: MlflowClient, record: PipelineRecord, children: Mapping[str, tuple[str, str]], parent: str
 ) -> str | None:
     """Register the candidate; None when this pipeline has none."""
-    model = next((model for model in record.models if model.name == record.candidate), None)
+    named = {model.name: model for model in record.models}
+    model = next((named[name] for name in record.candidates if name in named), None)
     if model is None:
         return None
     run_id, model_id = children[model.name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,10 @@ _SIZE = ("parameters", "megabytes")
 _SPEED = ("latency_p50_ms", "latency_p95_ms", "throughput_per_s")
 _INTERVALS = ("accuracy_ci", "macro_f1_ci")
 _OF_A_GROUP = ("accuracy", "macro_f1")
+CANDIDATES = ("lora_int8", "lora_onnx", "lora")
+"""The models that may be registered: of those that were made, the first."""
+FLOAT_TOLERANCE = 1e-4  # the padding of a batch moves float32 logits by some 1e-6
+INT8_TOLERANCE = 0.02  # such a move may round an activation to the integer beside
 _OF_A_PHASE = ("trainable_parameters", "parameters", "rows", "objective")
 
 
@@ -24,7 +28,8 @@ class ModelRecord:
     ``content`` is the hash of ``folder`` (a transformers folder) and the model's identity;
     ``version`` the component's; ``metrics`` come from :func:`model_metrics`;
     ``history`` is the training curve (JSON lines), None for a model that was not trained here;
-    ``predictions`` holds the logits of the test rows, for the check after logging.
+    ``predictions`` holds the logits of the test rows, for the check after logging: loaded back, the model must give
+    them to within ``tolerance``.
     """
 
     name: str
@@ -36,6 +41,7 @@ class ModelRecord:
     predictions: Path
     params: Mapping[str, str | float | int] = field(default_factory=dict)
     history: Path | None = None
+    tolerance: float = FLOAT_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class PipelineRecord:
     figures: list[Path] = field(default_factory=list)
     files: Mapping[str, Path] = field(default_factory=dict)
     registered_model: str = "stillhouse"
-    candidate: str = "lora"
+    candidates: Sequence[str] = CANDIDATES
 
     @property
     def artifacts(self) -> dict[str, Path]:

@@ -82,7 +82,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (root / stage / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_rows(root / "test")
     write_controls(root / "controls")
-    return {name: root / name for name in (*STAGES, "test", "controls")}
+    (root / "export").mkdir()
+    return {name: root / name for name in (*STAGES, "test", "controls", "export")}
 
 
 def write_controls(folder: Path, seeds: tuple[int, ...] = (), direct: bool = False) -> Path:
@@ -210,9 +211,23 @@ def test_a_direct_fine_tune_stands_beside_the_others(controlled: Path, metrics: 
         assert len(path.read_text(encoding="utf-8").splitlines()) > 1
 
 
+def test_exported_models_stand_beside_the_fine_tune_and_are_compared_with_it(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    for place in ("onnx", "int8"):
+        shutil.copytree(inputs["lora"] / "model", tmp_path / "export" / place / "model")
+    found = evaluate(inputs | {"export": tmp_path / "export"}, tmp_path / "output")
+    assert [*found["models"]][-3:] == ["lora", "lora_onnx", "lora_int8"]
+    for name in ("lora_onnx", "lora_int8"):
+        assert found["differences"][f"{name} - lora"]["ci"] == [0.0, 0.0]
+        table = (tmp_path / "output" / "plots" / "confusion" / f"{name}.csv").read_text(encoding="utf-8")
+        assert len(table.splitlines()) == 1 + 60
+
+
 def test_tables_of_a_model_that_is_not_there_are_empty_since_dvc_plots_looks_for_them(output: Path) -> None:
     for kind in ("confusion", "reliability", "training", "validation"):
-        assert len((output / "plots" / kind / f"{DIRECT}.csv").read_text(encoding="utf-8").splitlines()) == 1
+        for name in (DIRECT, "lora_onnx", "lora_int8"):
+            assert len((output / "plots" / kind / f"{name}.csv").read_text(encoding="utf-8").splitlines()) == 1
     assert DIRECT not in (output / "plots/groups.csv").read_text(encoding="utf-8")
 
 

@@ -12,8 +12,8 @@ import pytest
 
 Project = Any
 
-NAMES = ["teacher", "student", "student_without_distillation", "lora"]
-STAGES = ["validate", "teacher", "label", "distill", "control", "finetune", "controls", "evaluate"]
+NAMES = ["teacher", "student", "student_without_distillation", "lora", "lora_onnx", "lora_int8"]
+STAGES = ["validate", "teacher", "label", "distill", "control", "finetune", "controls", "export", "evaluate"]
 
 
 def count(project: Project, database: str, query: str) -> list[tuple[Any, ...]]:
@@ -124,7 +124,7 @@ def test_a_changed_parameter_reruns_what_depends_on_it_a_dead_server_loses_nothi
     copied.edit(lambda params: params["finetune"]["phases"]["specific"].update(epochs=2))
     done = copied.run("stillhouse", "run", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
     unchanged = dict.fromkeys(STAGES[:5], "unchanged")
-    ran = dict.fromkeys(["finetune", "controls", "evaluate", "benchmark"], "ran")
+    ran = dict.fromkeys(["finetune", "controls", "export", "evaluate", "benchmark"], "ran")
     assert copied.outcomes(done.stdout) == unchanged | ran | {"publish": "failed"}
     assert "tries again" in done.stdout
     outcomes = copied.outcomes(copied.run("stillhouse", "run").stdout)
@@ -139,7 +139,7 @@ def test_a_changed_parameter_reruns_what_depends_on_it_a_dead_server_loses_nothi
     assert outcomes["finetune"] == outcomes["evaluate"] == "restored"
     candidate = "SELECT version FROM registered_model_aliases WHERE alias = 'candidate'"
     assert count(copied, "mlflow/mlflow.db", candidate) == [(1,)]  # it follows the results in the workspace
-    assert (count(copied, "mlflow/mlflow.db", parents), mlflow_rows(copied)["runs"]) == ([(2,)], 10)
+    assert (count(copied, "mlflow/mlflow.db", parents), mlflow_rows(copied)["runs"]) == ([(2,)], 14)
 
 
 def test_flow_and_bare_dvc_repro_agree(finished_project: Project, tmp_path: Path) -> None:

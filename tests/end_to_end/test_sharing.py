@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 Project = Any
-STAGES = ["validate", "teacher", "label", "distill", "control", "finetune", "controls", "evaluate"]
+STAGES = ["validate", "teacher", "label", "distill", "control", "finetune", "controls", "export", "evaluate"]
 
 
 @pytest.fixture

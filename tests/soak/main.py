@@ -16,7 +16,7 @@ from tests.soak.faults import Attack, Tally
 from tests.soak.projects import WIDE, Project, make_tiny, make_toy
 
 KILLS_OF_A_ROUND = 10
-TINY_STAGES = ["validate", "teacher", "label", "control", "distill", "controls", "finetune", "evaluate"]
+TINY_STAGES = ["validate", "teacher", "label", "control", "distill", "controls", "finetune", "export", "evaluate"]
 TINY_TRAINS = {"teacher", "control", "distill", "finetune"}
 
 

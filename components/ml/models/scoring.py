@@ -21,6 +21,10 @@ from components.errors import UserError
 if TYPE_CHECKING:  # importing peft takes seconds, and only training needs it
     from peft import PeftModel
 
+    from components.ml.models.onnx_classifier import OnnxClassifier
+
+    Classifier = PreTrainedModel | PeftModel | OnnxClassifier
+
 
 Tag = TypeVar("Tag")
 Features = dict[str, Any]
@@ -105,14 +109,14 @@ def _adapted(model: PreTrainedModel, folder: Path, device: torch.device) -> Peft
     return adapted.to(device).eval()
 
 
-def label_names(model: PreTrainedModel | PeftModel) -> list[str]:
+def label_names(model: Classifier) -> list[str]:
     """The names of the classes, in the order of the logits."""
     names = {int(index): str(name) for index, name in (model.config.id2label or {}).items()}
     return [names[index] for index in sorted(names)]
 
 
 def predict_logits(
-    model: PreTrainedModel | PeftModel,
+    model: Classifier,
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     *,
@@ -131,7 +135,7 @@ def predict_logits(
 
 
 def score(
-    model: PreTrainedModel | PeftModel,
+    model: Classifier,
     tokenizer: PreTrainedTokenizerBase,
     texts: Iterable[tuple[Tag, str]],
     *,
@@ -166,7 +170,7 @@ class _Scorer(Generic[Tag]):
 
     def __init__(
         self,
-        model: PreTrainedModel | PeftModel,
+        model: Classifier,
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
         batch_size: int,

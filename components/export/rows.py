@@ -1,0 +1,72 @@
+"""What an exported file does on rows: the logits it gives beside the model's it was made from, and its accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.errors import UserError
+from components.ml.models.onnx_classifier import load_onnx
+from components.ml.models.scoring import load_classifier, predict_logits
+from components.params.export import Export
+
+ROWS_AT_ONCE = 8192
+
+
+def parity(source: Path, exported: Path, test: Path, max_length: int, settings: Export) -> dict[str, Any]:
+    """Compare the logits of every test row after loading the file back.
+
+    Raises:
+        UserError: they differ by more than ``export.parity``.
+    """
+    models = load_classifier(source), load_onnx(exported)
+    rows, largest = 0, 0.0
+    for batch in _batches(test, ["text"]):
+        texts = batch["text"].to_pylist()
+        expected, found = (
+            predict_logits(model, tokenizer, texts, max_length=max_length, batch_size=settings.batch_size)
+            for model, tokenizer in models
+        )
+        rows, largest = rows + len(texts), max(largest, float(np.abs(expected - found).max()))
+    if not largest <= settings.parity:
+        raise UserError(
+            f"The exported model gives other logits than the one it was made from: on {rows} test rows they differ by "
+            f"up to {largest:.2g}; expected at most {settings.parity:g} (export.parity).",
+            "Set export.parity higher if that is no harm, or leave the export out: `export.formats: []`.",
+            "model",
+        )
+    return {"rows": rows, "largest_difference": largest}
+
+
+def accuracy(folder: Path, rows: Path, max_length: int, batch_size: int) -> float:
+    """The share of rows that the model of ``folder`` gets right."""
+    model, tokenizer = load_onnx(folder)
+    right = total = 0
+    for batch in _batches(rows, ["text", "label"]):
+        texts, labels = batch["text"].to_pylist(), batch["label"].to_numpy()
+        logits = predict_logits(model, tokenizer, texts, max_length=max_length, batch_size=batch_size)
+        right, total = right + int((logits.argmax(axis=-1) == labels).sum()), total + len(labels)
+    return right / total
+
+
+def spread(folder: Path, count: int) -> list[str]:
+    """The texts of at most ``count`` rows, evenly spread, so that every source has its share."""
+    total = sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
+    wanted = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
+    texts: list[str] = []
+    first = 0
+    for batch in _batches(folder, ["text"]):
+        here = wanted[(wanted >= first) & (wanted < first + len(batch))] - first
+        texts += batch["text"].take(pa.array(here)).to_pylist()
+        first += len(batch)
+    return texts
+
+
+def _batches(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    for path in sorted(folder.glob("*.parquet")):
+        yield from pq.ParquetFile(path).iter_batches(batch_size=ROWS_AT_ONCE, columns=columns)
