@@ -69,6 +69,12 @@ def comparison(markdown: str) -> None:
 
 
 @_harmless
+def decision(markdown: str) -> None:
+    """What the promotion gate decided, and why."""
+    create_markdown_artifact(markdown, key="decision", description="Whether the new model becomes the champion")
+
+
+@_harmless
 def mlflow_run(url: str) -> None:
     """A link to the run in MLflow."""
     create_link_artifact(url, link_text="The run in MLflow", key="mlflow")

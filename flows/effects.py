@@ -1,4 +1,4 @@
-"""The side effects after the stages: gate report, benchmark, publication, recorded revision; each with a receipt."""
+"""The side effects after the stages: gate report, benchmark, publication, promotion, revision; each with a receipt."""
 
 from __future__ import annotations
 
@@ -19,14 +19,27 @@ from components.params.project import Params
 from components.validate.report import REPORT
 from flows import artifacts, compare, gate_report, notifications
 from flows.benchmark import benchmark
+from flows.gating import gate, report
 from flows.models import contents, evaluated
-from flows.receipts import BENCHMARKED, PUBLISHED, PUSHED, RECORDED, REPORTED, Receipt, outstanding, pushed, receipt
+from flows.receipts import (
+    BENCHMARKED,
+    GATED,
+    PUBLISHED,
+    PUSHED,
+    RECORDED,
+    REPORTED,
+    Receipt,
+    outstanding,
+    pushed,
+    receipt,
+)
 from flows.repo import accepting, remotes, revisions
 from flows.repo.workspace import Workspace
 from flows.runs import retries
 from flows.runs.display import Display
 from flows.runs.options import RunOptions
 from flows.runs.stopping import Stopped
+from flows.tracking.champions import CHAMPION, Champions, Version
 from flows.tracking.record import (
     FLOAT_TOLERANCE,
     INT8_TOLERANCE,
@@ -64,18 +77,20 @@ def apply_effects(
     """
     options = options or RunOptions()
     kept, warnings, unforeseen = receipt(workspace, params, options.registers), [], []
-    candidate = _candidate(params, tracker, options)
+    champions = Champions(tracker, params.publish.registered_model)
+    before = functools.cache(lambda: champions.on(CHAMPION))  # an attempt may move the alias and fail afterwards
     actions: dict[str, Callable[[], Effect]] = {
         REPORTED: lambda: _restore_gate_report(workspace.root),
         BENCHMARKED: lambda: _benchmark(workspace, params),
-        PUBLISHED: lambda: _publish(workspace, params, tracker, options, candidate),
+        PUBLISHED: lambda: _publish(workspace, params, tracker, options),
+        GATED: lambda: _gate(workspace, params, champions, kept.done[PUBLISHED], before, display),
         RECORDED: lambda: _record(workspace, tracker, kept),
         PUSHED: lambda: _push(workspace, shared),
     }
     failed: set[str] = set()
     for name in outstanding(workspace, params, options.registers, options.push):
-        if name == RECORDED and (failed & {BENCHMARKED, PUBLISHED} or PUBLISHED not in kept.done):
-            continue  # the next run publishes, and records it then
+        if name in (GATED, RECORDED) and (failed & {BENCHMARKED, PUBLISHED} or PUBLISHED not in kept.done):
+            continue  # the next run publishes, and decides and records it then
         display.start(name)
         try:
             effect = run_effect.with_options(name=name, task_run_name=name, **retries.settings())(actions[name])
@@ -122,25 +137,34 @@ def _benchmark(workspace: Workspace, params: Params) -> Effect:
     return Effect(str(compare.BENCHMARK), str(compare.BENCHMARK))
 
 
-def _candidate(params: Params, tracker: Tracker, options: RunOptions) -> Callable[[], str | None]:
-    """What tells where the alias was before the first attempt to publish, which may have moved it and failed since."""
-    name = params.publish.registered_model
-    return functools.cache(lambda: tracker.candidate(name) if options.registers else None)
-
-
-def _publish(
-    workspace: Workspace, params: Params, tracker: Tracker, options: RunOptions, candidate: Callable[[], str | None]
-) -> Effect:
-    before = candidate()
+def _publish(workspace: Workspace, params: Params, tracker: Tracker, options: RunOptions) -> Effect:
     published = tracker.publish(pipeline_record(workspace, params, options.registers))
     tracker.describe(published.parent_run_id, {**override_tags(options), **_accepted_tags(workspace)})
     artifacts.mlflow_run(published.url)
     version, name = published.registered_version, published.registered_model
-    if version and version != before:
-        text = f"`{name}`: the alias `candidate` moved from version {before or 'none'} to {version}: {published.url}"
-        notifications.notify(workspace.root, "promotion", f"Stillhouse: {name} version {version}", text)
     detail = f"MLflow run {published.parent_run_id[:8]}{f', {name} version {version}' if version else ''}"
     return Effect(published.parent_run_id, detail)
+
+
+def _gate(
+    workspace: Workspace,
+    params: Params,
+    champions: Champions,
+    run: str,
+    before: Callable[[], Version | None],
+    display: Display,
+) -> Effect:
+    """Decide whether the candidate becomes the champion; a no is no failure. People are told of a new champion."""
+    champion = before()
+    old = champion.number if champion else None
+    say = functools.partial(display.progress, GATED, note="scoring the champion on today's test rows")
+    decision = gate.judge(workspace, params, champions, run, say)
+    artifacts.decision(report.markdown(decision))
+    for reason in decision["reasons"]:
+        get_run_logger().info(reason)
+    if decision["promoted"] and decision["challenger"]["version"] != old:
+        notifications.promotion(workspace.root, champions.name, old, decision, champions.tracker.url(run))
+    return Effect(str(report.DECISION), report.headline(decision))
 
 
 def _record(workspace: Workspace, tracker: Tracker, kept: Receipt) -> Effect:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,22 @@ def notify(root: Path, event: Event, subject: str, body: str) -> list[str]:
     except UserError as error:
         return [_warn(f"Nobody was notified: {error.message}")]
     return [warning for name in names if (warning := _send(name, subject, body))]
+
+
+def promotion(root: Path, name: str, old: str | None, decision: Mapping[str, Any], url: str) -> list[str]:
+    """Tell that the alias ``champion`` has moved, and why.
+
+    Args:
+        root: the workspace.
+        name: the registered model.
+        old: the version that was champion before.
+        decision: what moved it.
+        url: the page of the run that it came from.
+    """
+    version = decision["challenger"]["version"]
+    text = f"`{name}`: the alias `champion` moved from version {old or 'none'} to {version}: {url}"
+    body = "\n".join([text, *(f"- {reason}" for reason in decision["reasons"])])
+    return notify(root, "promotion", f"Stillhouse: {name} version {version}", body)
 
 
 def blocks(root: Path, event: Event) -> list[str]:

@@ -11,6 +11,7 @@ from components.errors import UserError
 from components.params.project import Params
 from flows import gate_report
 from flows.compare import measured
+from flows.gating import report
 from flows.repo import remotes
 from flows.repo.workspace import PlannedStage, Workspace
 from flows.settings import STATE
@@ -18,8 +19,8 @@ from flows.tracking import presence
 from flows.tracking.store import shown, tracking_uri
 
 FOLDER = STATE / "receipts"
-REPORTED, BENCHMARKED, PUBLISHED, RECORDED = "gate report", "benchmark", "publish", "revision"
-PUSHED = "push"
+REPORTED, BENCHMARKED, PUBLISHED = "gate report", "benchmark", "publish"
+GATED, RECORDED, PUSHED = "gate", "revision", "push"
 
 
 class Receipt:
@@ -77,6 +78,7 @@ def receipt(workspace: Workspace, params: Params, registers: bool = True) -> Rec
         "tracking": shown(tracking_uri(workspace.root)),
         "benchmark": params.benchmark.model_dump(),
         "publish": params.publish.model_dump(),
+        "gate": params.gate.model_dump(),
     } | ({} if registers else {"registers": False})
     return Receipt(workspace.root, identity)
 
@@ -102,6 +104,7 @@ def outstanding(workspace: Workspace, params: Params, registers: bool = True, pu
         REPORTED: gate_report.current(workspace.root),
         BENCHMARKED: BENCHMARKED in done and _measured(workspace.root),
         PUBLISHED: published,
+        GATED: not registers or (published and GATED in done and _decided(workspace, params)),
         RECORDED: published and RECORDED in done,
     }
     lacking = [name for name, present in there.items() if not present]
@@ -121,10 +124,15 @@ def _measured(root: Path) -> bool:
         return False
 
 
+def _decided(workspace: Workspace, params: Params) -> bool:
+    """Whether the gate's decision about these results is there."""
+    return report.current(workspace.root, workspace.lock_digest(), params.gate)
+
+
 def foreseen(
     workspace: Workspace, params: Params, plan: Sequence[PlannedStage], registers: bool = True, push: bool = False
 ) -> list[str]:
     """The side effects that a run of ``plan`` would come to: new results have none of them yet."""
     if any(stage.action in ("run", "resume", "depends") for stage in plan):
-        return [BENCHMARKED, PUBLISHED, RECORDED, *([PUSHED] if push else [])]
+        return [BENCHMARKED, PUBLISHED, *([GATED] if registers else []), RECORDED, *([PUSHED] if push else [])]
     return outstanding(workspace, params, registers, push)

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from components.params.data import TARGET, Data, Validate
 from components.params.export import Export
+from components.params.gate import Gate
 from components.params.phases import Phases
 from components.params.section import Count, Positive, Section, Seed, nearest
 from components.params.stages import Controls, Distill, Evaluate, Finetune, Label, Runtime, Teacher
@@ -68,6 +69,7 @@ class Params(Section):
     checkpoints: Checkpoints = Checkpoints()
     benchmark: Benchmark = Benchmark()
     publish: Publish = Publish()
+    gate: Gate = Gate()
 
     @model_validator(mode="after")
     def _groups_have_a_column(self) -> Params:
@@ -127,6 +129,7 @@ class Params(Section):
             for name, phase in phases.sequence
         }
         named["finetune.group"] = [self.finetune.group]
+        named["gate.group"] = [self.gate.group or "all"]
         return {key: found for key, groups in named.items() if (found := [name for name in groups if name != "all"])}
 
     def get(self, key: str) -> Any:

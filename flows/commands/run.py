@@ -199,6 +199,7 @@ def _print_comparison(console: Console, workspace: Workspace) -> None:
     console.print()
     for sentence in compare.verdicts(comparison):
         console.print(Padding(escape(sentence), (0, 0, 0, 2)), highlight=False)
+    _print_decision(console, workspace)
     console.print("\n[bold]Where to look next[/]")
     owner, place = workspace.owner.root, _place(workspace)
     for what, where in (
@@ -210,6 +211,18 @@ def _print_comparison(console: Console, workspace: Workspace) -> None:
         console.print(f"  {what:<22}{escape(where)}", highlight=False, soft_wrap=True)
     if place:
         console.print("The checkout and its own results are as they were.", highlight=False)
+
+
+def _print_decision(console: Console, workspace: Workspace) -> None:
+    """What the gate decided of these results; nothing where it hasn't, as of an experiment's."""
+    from flows.gating import report
+
+    decision = report.read(workspace.root)
+    if decision and decision.get("lock") == workspace.lock_digest():
+        headline, *reasons = report.sentences(decision)
+        console.print(f"\n[bold]{escape(headline)}[/]", highlight=False)
+        for reason in reasons:
+            console.print(Padding(escape(reason), (0, 0, 0, 2)), highlight=False)
 
 
 def _place_of_runs(root: Path, uri: str) -> str:

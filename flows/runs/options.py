@@ -19,7 +19,7 @@ class RunOptions:
         push: give each stage's outputs and run-cache entry to the DVC remote as the stage ends.
         time_limit: seconds after which the run is ended; None: no limit.
         registers: whether the fine-tuned model becomes a version of the registered model with the alias
-            ``candidate``; False for experiments, which are published but not registered.
+            ``candidate``, and meets the gate; False for experiments, which are published but not registered.
         overrides: the parameters that were set for this run alone, by dotted key, for display and tags.
         if_busy: what to do while another run is at work in this workspace: ``refuse`` or ``wait``.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ _LIBRARIES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "n
 _WITH_ADAPTER = (*_LIBRARIES, "peft")
 _WITH_ONNX = ("mlflow", "onnxruntime", "transformers", "tokenizers", "numpy", "pandas")
 _ROWS_TO_CHECK = 64
+Predict = Callable[[Sequence[str]], tuple[list[str], np.ndarray]]
+"""From texts to the labels' names and logits of shape (texts, labels)."""
 
 
 def ensure(client: MlflowClient, experiment: str, run_id: str, model: ModelRecord, texts: Path, max_length: int) -> str:
@@ -117,17 +120,10 @@ def check(client: MlflowClient, logged: LoggedModel, model: ModelRecord, texts: 
     Raises:
         UserError: they differ (``model``).
     """
-    import mlflow.artifacts
     import mlflow.pyfunc
 
     rows, expected = sample(model.predictions, texts)
-    with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
-        local = logged.artifact_location.startswith("file:")
-        path = mlflow.artifacts.download_artifacts(
-            artifact_uri=logged.artifact_location,
-            dst_path=None if local else folder,
-            tracking_uri=client.tracking_uri,
-        )
+    with downloaded(client, logged.artifact_location) as path:
         found = mlflow.pyfunc.load_model(path).predict(rows, params={"return": "logits"}).to_numpy()
     if found.shape != expected.shape or not np.allclose(found, expected, rtol=model.tolerance, atol=model.tolerance):
         gap = np.abs(found - expected).max() if found.shape == expected.shape else float("nan")
@@ -137,6 +133,50 @@ def check(client: MlflowClient, logged: LoggedModel, model: ModelRecord, texts: 
             "Evaluate again under the installed library versions (`dvc repro -f -s evaluate`); nothing was registered.",
             kind="model",
         )
+
+
+@contextlib.contextmanager
+def downloaded(client: MlflowClient, location: str) -> Iterator[str]:
+    """A stored model's folder: where it lies, if that is on this machine, else a copy for as long as it is needed."""
+    import mlflow.artifacts
+
+    with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
+        local = location.startswith(("file:", "/"))
+        yield mlflow.artifacts.download_artifacts(
+            artifact_uri=location, dst_path=None if local else folder, tracking_uri=client.tracking_uri
+        )
+
+
+def predictor(path: str, name: str) -> Predict:
+    """The model in a downloaded folder; whatever goes wrong in it is said of ``name``.
+
+    Raises:
+        UserError: it can't be loaded, or, when it is called, gives no logits (``model``).
+    """
+    import mlflow.pyfunc
+
+    with _working(name):
+        model = mlflow.pyfunc.load_model(path)
+
+    def predict(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+        with _working(name):
+            table = model.predict(list(texts), params={"return": "logits"})
+            return [str(label) for label in table.columns], table.to_numpy()
+
+    return predict
+
+
+@contextlib.contextmanager
+def _working(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a stored model's code may raise anything
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise UserError(
+            f"The model of {name} no longer works with the installed libraries: {reason}",
+            "Install the versions of its requirements.txt, or name another version.",
+            "model",
+        ) from error
 
 
 def sample(predictions: Path, texts: Path, count: int = _ROWS_TO_CHECK) -> tuple[list[str], np.ndarray]:

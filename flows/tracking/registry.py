@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ALIAS = "candidate"
+PARENT = "stillhouse.parent_run"
 _LINK = "mlflow.modelVersions"  # where MLflow's pages look for a logged model's versions
 
 
@@ -27,22 +28,22 @@ def register(
     found = client.search_model_versions(f"name = '{name}' and tags.`{CONTENT}` = '{model.content}'")
     version = str(found[0].version) if found else _create(client, record, model, run_id, model_id, parent)
     _link(client, model_id, name, version)
-    if str(client.get_registered_model(name).aliases.get(ALIAS)) != version:  # a number over SQL, text over HTTP
+    if aliases(client, name).get(ALIAS) != version:
         client.set_registered_model_alias(name, ALIAS, version)
     return version
 
 
-def candidate(client: MlflowClient, name: str) -> str | None:
-    """The version that the alias points to; None without one."""
+def aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    """The version that each alias of a registered model is on; none where there is no such model."""
     from mlflow.exceptions import MlflowException
 
     try:
-        version = client.get_registered_model(name).aliases.get(ALIAS)
+        found = client.get_registered_model(name).aliases
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return None
-    return None if version is None else str(version)
+        return {}
+    return {alias: str(version) for alias, version in found.items()}  # a number over SQL, text over HTTP
 
 
 def _ensure_name(client: MlflowClient, name: str) -> None:
@@ -54,7 +55,9 @@ def _ensure_name(client: MlflowClient, name: str) -> None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         client.create_registered_model(
-            name, description="Small text classifiers made by Stillhouse; `candidate` is the newest."
+            name,
+            description="Small text classifiers made by Stillhouse; `candidate` is the newest, "
+            "`champion` the one that was promoted, `previous` the one before it.",
         )
 
 
@@ -65,7 +68,7 @@ def _create(
         CONTENT: model.content,
         "stillhouse.version": model.version,
         "stillhouse.data": record.data_hash,
-        "stillhouse.parent_run": parent,
+        PARENT: parent,
         "mlflow.source.git.commit": record.git_commit,
     }
     with _global_address(client.tracking_uri):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from components.errors import UserError
 from flows.tracking import publish as publication
-from flows.tracking import registry, runs, store
+from flows.tracking import runs, store
 from flows.tracking.publish import Published
 from flows.tracking.record import PipelineRecord
 from flows.tracking.stream import Stream
@@ -114,15 +114,6 @@ class Tracker:
         """
         with store.readable(store.tracking_uri(self.root)):
             runs.describe(self.client, run_id, tags)
-
-    def candidate(self, name: str) -> str | None:
-        """The version of a registered model that the alias ``candidate`` is on; None without one.
-
-        Raises:
-            UserError: MLflow can't be used (``tracking``).
-        """
-        with store.readable(store.tracking_uri(self.root)):
-            return registry.candidate(self.client, name)
 
     def url(self, run_id: str) -> str:
         """Where people look at a run; over SQLite that is where ``make ui`` will show it."""

@@ -152,6 +152,17 @@ PHASE = "      on: products\n"
             r"expected names of letters.* other than teacher, target and mean, got 'target'",
         ),
         ("{kind: soft", "{kind: sofd", r"pseudo_labels.kind: should be 'soft', 'hard' or 'none', got 'sofd'"),
+        ("seed: 13  ", "gate: {margn: 0.1}\nseed: 13  ", r"unknown key 'margn' in gate; did you mean 'margin'"),
+        ("seed: 13  ", "gate: {margin: -0.1}\nseed: 13  ", r"gate.margin: should be greater than or equal to 0"),
+        ("seed: 13  ", "gate: {tie: maybe}\nseed: 13  ", r"gate.tie: should be 'keep' or 'promote', got 'maybe'"),
+        ("seed: 13  ", "gate: {floors: {megabyte: 1}}\nseed: 13  ", r"unknown key 'megabyte' in gate.floors; .*'mega"),
+        (
+            "seed: 13  ",
+            "gate: {floors: {retention: 0}}\nseed: 13  ",
+            r"gate.floors.retention: should be greater than 0",
+        ),
+        ("seed: 13  ", "gate: {group: ''}\nseed: 13  ", r"gate.group: .*should have at least 1 character"),
+        ("seed: 13  ", "gate: {bootstrap: {resamples: 5}}\nseed: 13  ", r"gate.bootstrap.resamples: should be greater"),
         (
             "group: group,",
             "group: null,",
@@ -227,6 +238,12 @@ def test_without_a_column_of_groups_all_is_the_only_group(edited: Edited) -> Non
     path.write_text(path.read_text("utf-8").replace(" products", " all"), encoding="utf-8")
     params = load_params(path)
     assert (params.finetune.group, params.named_groups()) == ("all", {})
+
+
+def test_the_group_of_the_gate_is_named_where_it_is_one_of_its_own(edited: Edited) -> None:
+    named = load_params(edited("seed: 13  ", "gate: {group: tweets}\nseed: 13  ")).named_groups()
+    assert named["gate.group"] == ["tweets"]
+    assert "gate.group" not in load_params(edited("seed: 13  ", "gate: {group: all}\nseed: 13  ")).named_groups()
 
 
 def test_groups_are_named_by_the_phases_that_run(edited: Edited) -> None:

@@ -35,7 +35,7 @@ def flow_runs(project: Project) -> int:
 def test_the_first_run_runs_every_stage_and_shows_the_comparison(finished_project: Project) -> None:
     output = (finished_project.root / ".stillhouse/first_run.txt").read_text(encoding="utf-8")
     outcomes = finished_project.outcomes(output)
-    assert outcomes == dict.fromkeys([*STAGES, "benchmark", "publish", "revision"], "ran"), output
+    assert outcomes == dict.fromkeys([*STAGES, "benchmark", "publish", "gate", "revision"], "ran"), output
     for shown in ("teacher", "student", "LoRA", "accuracy", "reports/gate/report.html", "make ui"):
         assert shown in output
     assert "Traceback" not in output
@@ -116,6 +116,10 @@ def test_mlflow_holds_one_parent_and_a_child_for_each_model(finished_project: Pr
         assert run.data.params["component_version"]
     candidate = client.get_model_version_by_alias("stillhouse-sentiment", "candidate")
     assert int(candidate.version) == 1
+    decision = finished_project.json("reports/decision.json")
+    assert decision["outcome"] == "first model"
+    champion = "champion" in dict(client.get_registered_model("stillhouse-sentiment").aliases)
+    assert decision["promoted"] == champion == all(floor["met"] for floor in decision["floors"].values())
 
 
 def test_a_changed_parameter_reruns_what_depends_on_it_a_dead_server_loses_nothing_and_going_back_restores(
@@ -128,7 +132,7 @@ def test_a_changed_parameter_reruns_what_depends_on_it_a_dead_server_loses_nothi
     assert copied.outcomes(done.stdout) == unchanged | ran | {"publish": "failed"}
     assert "tries again" in done.stdout
     outcomes = copied.outcomes(copied.run("stillhouse", "run").stdout)
-    again = dict.fromkeys(["benchmark", "publish", "revision"], "ran")  # each server has its receipt
+    again = dict.fromkeys(["benchmark", "publish", "gate", "revision"], "ran")  # each server has its receipt
     assert outcomes == dict.fromkeys(STAGES, "unchanged") | again
     parents = (
         "SELECT count(*) FROM runs WHERE run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key='mlflow.parentRunId')"

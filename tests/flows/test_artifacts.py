@@ -45,6 +45,7 @@ def test_the_plan_the_comparison_and_links_belong_to_the_run() -> None:
             ]
         )
         artifacts.comparison("| a |\n|---|\n")
+        artifacts.decision("**promoted**")
         artifacts.mlflow_run("http://127.0.0.1:5000/#/x")
         return str(flow_run.id)
 
@@ -59,6 +60,7 @@ def test_the_plan_the_comparison_and_links_belong_to_the_run() -> None:
         },
     ]
     assert found["comparison"].data == "| a |\n|---|\n"
+    assert found["decision"].data == "**promoted**"
     assert "http://127.0.0.1:5000/#/x" in found["mlflow"].data
 
 
@@ -142,6 +144,7 @@ def test_whatever_goes_wrong_disturbs_nothing(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(artifacts, name, broken)
     artifacts.plan([PlannedStage("first", "skip")])
     artifacts.comparison("x")
+    artifacts.decision("x")
     artifacts.mlflow_run("x")
     with artifacts.progress("a") as show:
         show(line(1))

@@ -491,6 +491,20 @@ def test_the_results_of_a_worktree_are_shown_where_they_are_and_its_runs_with_th
     assert "The checkout and its own results are as they were." in shown
 
 
+def test_the_gates_decision_about_these_results_is_told_with_its_reasons_and_one_about_others_is_not(
+    compared: Path,
+) -> None:
+    from flows.gating import report
+
+    decision = {"promoted": False, "outcome": "tie", "reasons": ["[red]它没有更好[/]"], "lock": ""}
+    decision |= {"challenger": {"version": "3"}, "champion": {"version": "2"}}
+    report.write(compared, decision)
+    lines = [line.rstrip() for line in invoke("compare").stdout.splitlines()]
+    assert lines[lines.index("Version 3 not promoted (tie).") + 1] == "  - [red]它没有更好[/]"
+    report.write(compared, decision | {"lock": "another"})
+    assert "not promoted" not in invoke("compare").stdout
+
+
 def test_saying_where_the_runs_are_imports_nothing_heavy() -> None:
     code = (
         "import sys; from pathlib import Path; from flows.tracking.store import tracking_uri, web_address; "

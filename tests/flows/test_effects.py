@@ -14,11 +14,14 @@ import pytest
 from rich.console import Console
 
 from components.errors import UserError
+from components.params.gate import Gate
 from components.params.project import Benchmark, Publish
 from flows import compare, notifications
+from flows.gating import gate, report
 from flows.runs.display import Display
 from flows.runs.options import RunOptions
 from flows.tracking import presence
+from flows.tracking.champions import Champions
 
 Toy = Any
 VERDICTS = {
@@ -32,18 +35,24 @@ VERDICTS = {
         "files": {}, "max_length": 8, "made": {}, "seed": 13, "by_document": False,
     },
 }  # fmt: skip
+DECISION = {
+    **{"promoted": True, "outcome": "better", "reasons": ["它更好."], "challenger": {"version": "3"}, "floors": {}},
+    **{"registered_model": "候选", "rules": Gate().model_dump()},
+}
 
 
 @dataclass
 class Effects:
-    """A finished pipeline whose benchmark and tracking server only pretend; what was done with them, in order."""
+    """A finished pipeline whose benchmark, tracking server and gate only pretend; what was done with them, in order."""
 
     toy: Toy
     done: list[str] = field(default_factory=list)
     failures: dict[str, Exception] = field(default_factory=dict)
-    version: str | None = None
+    champion: str | None = None
+    promotes: bool = True
     tags: dict[str, str] = field(default_factory=dict)
     told: list[tuple[str, str]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     console: Console = field(default_factory=lambda: Console(file=io.StringIO(), width=100))
 
     def benchmark(self, root: Path, *_: Any) -> None:
@@ -54,17 +63,31 @@ class Effects:
     def publish(self, record: Any) -> Any:
         self._do("publish")
         ids = {"parent_run_id": "0123456789", "url": "http://127.0.0.1:5000/#/1"}
-        self.version = "3" if record else self.version
         return SimpleNamespace(**ids, registered_model="候选", registered_version="3" if record else None)
 
-    def candidate(self, name: str) -> str | None:
-        return self.version
+    def on(self, alias: str) -> Any:
+        assert alias == "champion"
+        return self.champion and SimpleNamespace(number=self.champion)
+
+    def judge(self, workspace: Any, params: Any, champions: Any, run: str, say: Any) -> dict[str, Any]:
+        """A gate that promotes version 3, or nobody; a fault hits it after the alias has moved."""
+        assert (champions.name, run) == (params.publish.registered_model, "0123456789")
+        decision = DECISION | {"lock": workspace.lock_digest(), "promoted": self.promotes}
+        decision["champion"] = {"version": self.champion} if self.champion else None
+        self.champion = "3" if self.promotes else self.champion
+        self._do("gate")
+        report.write(workspace.root, decision)
+        return decision
+
+    def url(self, run_id: str) -> str:
+        return f"http://127.0.0.1:5000/#/{run_id}"
 
     def describe(self, run_id: str, tags: dict[str, str]) -> None:
         self.tags |= tags
 
     def notify(self, root: Path, event: str, subject: str, body: str) -> None:
         self.told.append((event, subject))
+        self.texts.append(body)
 
     def holds(self, uri: str, run_id: str) -> bool:
         return run_id == "0123456789"
@@ -83,7 +106,11 @@ class Effects:
         @flow(name="effects")
         def effects_flow() -> list[str]:
             params = SimpleNamespace(
-                benchmark=Benchmark(), publish=Publish(), runtime=None, data=SimpleNamespace(max_length=8)
+                benchmark=Benchmark(),
+                publish=Publish(registered_model="候选"),
+                gate=Gate(),
+                runtime=None,
+                data=SimpleNamespace(max_length=8),
             )
             return apply_effects(self.toy.workspace, params, self, Display(self.console), RunOptions(**options))
 
@@ -113,6 +140,8 @@ def effects(toy: Toy, monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> 
     monkeypatch.setattr(notifications, "notify", made.notify)
     monkeypatch.setenv("STILLHOUSE_RETRY_DELAYS", "")
     monkeypatch.setattr(presence, "holds", made.holds)
+    monkeypatch.setattr(gate, "judge", made.judge)
+    monkeypatch.setattr(Champions, "on", lambda _, alias: made.on(alias))
     monkeypatch.setattr(compare, "comparison", lambda root: (root / "reports/benchmark.json").exists())
     monkeypatch.setattr(compare, "markdown", "| speeds: {} |".format)
     (toy.root / "artifacts/validate").mkdir()
@@ -123,9 +152,10 @@ def effects(toy: Toy, monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> 
 
 def test_what_is_done_is_receipted_and_not_repeated(effects: Effects) -> None:
     assert effects.apply() == []
-    assert effects.done == ["benchmark", "publish"]
-    assert effects.receipted() == {"gate report", "benchmark", "publish", "revision"}
+    assert effects.done == ["benchmark", "publish", "gate"]
+    assert effects.receipted() == {"gate report", "benchmark", "publish", "gate", "revision"}
     assert "MLflow run 01234567, 候选 version 3" in effects.shown
+    assert "promoted: version 3 is the champion" in effects.shown
     effects.apply()
     assert effects.done == []
 
@@ -147,7 +177,7 @@ def test_a_publication_without_speeds_is_repeated_when_there_are_some(effects: E
     assert effects.receipted() == {"gate report"}
     effects.failures.clear()
     effects.apply()
-    assert effects.done == ["benchmark", "publish"]
+    assert effects.done == ["benchmark", "publish", "gate"]
 
 
 def test_what_the_user_can_mend_is_a_warning_and_tried_again(effects: Effects) -> None:
@@ -156,13 +186,13 @@ def test_what_the_user_can_mend_is_a_warning_and_tried_again(effects: Effects) -
     assert effects.receipted() == {"gate report", "benchmark"}
     effects.failures.clear()
     assert effects.apply() == []
-    assert effects.done == ["publish"]
+    assert effects.done == ["publish", "gate"]
 
 
 def test_a_full_disk_is_a_warning(effects: Effects) -> None:
     effects.failures["benchmark"] = OSError(errno.ENOSPC, "No space left on device")
     (warning,) = effects.apply()
-    assert warning.startswith("benchmark: The disk is full")
+    assert warning.startswith("benchmark: The disk is full")  # and no gate without speeds
     assert effects.done == ["benchmark", "publish"]
 
 
@@ -242,13 +272,15 @@ def test_an_experiment_registers_nothing_and_takes_the_alias_from_nobody(effects
     assert len(effects.told) == 1
 
 
-def test_people_are_told_when_the_alias_has_moved_and_only_then(effects: Effects) -> None:
+def test_people_are_told_when_there_is_another_champion_and_only_then(effects: Effects) -> None:
     effects.apply()
     assert effects.told == [("promotion", "Stillhouse: 候选 version 3")]
+    first = "`候选`: the alias `champion` moved from version none to 3: http://127.0.0.1:5000/#/0123456789"
+    assert effects.texts == [f"{first}\n- 它更好."]
     effects.told.clear()
     (effects.toy.root / ".stillhouse/receipts/published_last").unlink()
     effects.apply()
-    assert effects.done == ["publish"]
+    assert effects.done == ["publish", "gate"]
     assert effects.told == []
 
 
@@ -256,18 +288,50 @@ def test_people_are_told_though_the_attempt_that_moved_the_alias_failed(
     effects: Effects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STILLHOUSE_RETRY_DELAYS", "0.1")
-    faults = [UserError("MLflow is away.", "", "tracking")]
-    describe = effects.describe
+    judge, faults = effects.judge, [UserError("MLflow is away.", "", "tracking")]
 
-    def once_away(run_id: str, tags: dict[str, str]) -> None:
+    def once_away(*arguments: Any) -> Any:
+        decision = judge(*arguments)
         if faults:
             raise faults.pop()
-        describe(run_id, tags)
+        return decision
 
-    monkeypatch.setattr(effects, "describe", once_away)
+    monkeypatch.setattr(gate, "judge", once_away)
     assert effects.apply() == []
-    assert effects.done.count("publish") == 2
+    assert effects.done.count("gate") == 2
     assert effects.told == [("promotion", "Stillhouse: 候选 version 3")]
+
+
+def test_a_gate_that_says_no_is_no_failure_and_tells_nobody(effects: Effects) -> None:
+    effects.promotes = False
+    assert effects.apply() == []
+    assert "gate" in effects.receipted()
+    assert "version 3 not promoted (better)" in effects.shown
+    assert effects.told == []
+    effects.apply()
+    assert effects.done == []
+
+
+def test_the_gate_is_asked_again_when_its_decision_was_deleted_and_when_it_could_not_decide(effects: Effects) -> None:
+    effects.failures["gate"] = UserError("MLflow is away.", "", "tracking")
+    assert effects.apply() == ["gate: MLflow is away."]
+    assert effects.receipted() == {"gate report", "benchmark", "publish", "revision"}
+    effects.failures.clear()
+    effects.apply()
+    assert effects.done == ["gate"]
+    (effects.toy.root / "reports/decision.json").unlink()
+    effects.apply()
+    assert effects.done == ["gate"]
+
+
+def test_prefect_shows_the_decision(effects: Effects) -> None:
+    from prefect.artifacts import Artifact
+
+    effects.apply()
+    artifact = Artifact.get("decision")
+    assert artifact is not None
+    assert "Promoted: version 3 is the champion." in str(artifact.data)
+    assert "- 它更好." in str(artifact.data)
 
 
 def test_what_lies_here_already_is_pushed_with_its_data_and_only_once(

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from components.errors import UserError
+from components.params.gate import Gate
 from components.params.project import Benchmark, Publish
 from flows import gate_report, receipts
+from flows.gating import report
 from flows.receipts import Receipt
 from flows.repo import remotes
 from flows.repo.planning import PlannedStage
@@ -37,8 +39,13 @@ def test_a_damaged_receipt_counts_as_none(tmp_path: Path) -> None:
     assert receipt.done == {}
 
 
-RECEIPTED = {"benchmark": "reports/benchmark.json", "publish": "b12", "revision": "c3"}
-ALL = ["benchmark", "publish", "revision"]
+RECEIPTED = {
+    "benchmark": "reports/benchmark.json",
+    "publish": "b12",
+    "gate": "reports/decision.json",
+    "revision": "c3",
+}
+ALL = ["benchmark", "publish", "gate", "revision"]
 
 
 @dataclass
@@ -63,8 +70,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A workspace with the lock digest "a", where the result of every side effect is there."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     workspace = SimpleNamespace(root=tmp_path, lock_digest=lambda: "a")
-    params = SimpleNamespace(benchmark=Benchmark(), publish=Publish())
-    world = World(workspace, params, {"report": True, "speeds": True, "run": True})
+    params = SimpleNamespace(benchmark=Benchmark(), publish=Publish(), gate=Gate())
+    world = World(workspace, params, {"report": True, "speeds": True, "run": True, "decision": True})
 
     def holds(uri: str, run_id: str) -> bool:
         world.asked.append(run_id)
@@ -72,6 +79,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     monkeypatch.setattr(gate_report, "current", lambda root: world.there["report"])
     monkeypatch.setattr(receipts, "measured", lambda root: world.there["speeds"])
+    monkeypatch.setattr(report, "current", lambda root, lock, rules: world.there["decision"])
     monkeypatch.setattr(presence, "holds", holds)
     return world
 
@@ -95,14 +103,19 @@ def test_results_that_others_were_published_after_are_published_again_so_that_th
         changed.setattr(world.workspace, "lock_digest", lambda: "b")
         world.sign(**RECEIPTED)
         assert world.outstanding() == []
-    assert world.outstanding() == ["publish", "revision"]
+    assert world.outstanding() == ["publish", "gate", "revision"]
     world.sign(publish="b12")
     assert world.outstanding() == []
 
 
 @pytest.mark.parametrize(
     ("lost", "effects"),
-    [("report", ["gate report"]), ("speeds", ["benchmark"]), ("run", ["publish", "revision"])],
+    [
+        ("report", ["gate report"]),
+        ("speeds", ["benchmark"]),
+        ("run", ["publish", "gate", "revision"]),
+        ("decision", ["gate"]),
+    ],
 )
 def test_a_receipted_side_effect_whose_result_was_lost_is_outstanding(
     world: World, lost: str, effects: list[str]
@@ -135,6 +148,7 @@ def test_other_results_settings_or_another_server_lack_what_these_have(
     for name, value in {
         "benchmark": Benchmark(latency_texts=7),
         "publish": Publish(registered_model="other"),
+        "gate": Gate(margin=0.01),
     }.items():
         changed = SimpleNamespace(**vars(world.params) | {name: value})
         assert receipts.outstanding(world.workspace, changed) == ALL
@@ -180,12 +194,15 @@ def test_a_run_that_makes_no_new_results_leads_to_what_is_outstanding(world: Wor
     world.sign(**RECEIPTED)
     assert receipts.foreseen(world.workspace, world.params, plan) == []
     world.there["run"] = False
-    assert receipts.foreseen(world.workspace, world.params, plan) == ["publish", "revision"]
+    assert receipts.foreseen(world.workspace, world.params, plan) == ["publish", "gate", "revision"]
 
 
-def test_an_experiment_asks_for_no_alias_and_leaves_the_one_of_others_alone(world: World) -> None:
+def test_an_experiment_asks_for_no_alias_meets_no_gate_and_leaves_those_of_others_alone(world: World) -> None:
     world.sign(**RECEIPTED)
-    assert receipts.outstanding(world.workspace, world.params, registers=False) == ALL
+    without = [name for name in ALL if name != "gate"]
+    assert receipts.outstanding(world.workspace, world.params, registers=False) == without
+    plan = [PlannedStage("teacher", "run")]
+    assert receipts.foreseen(world.workspace, world.params, plan, registers=False) == without
     experiment = receipts.receipt(world.workspace, world.params, registers=False)
     for name, result in RECEIPTED.items():
         experiment.add(name, result)

@@ -1,0 +1,1 @@
+"""The promotion gate: whether a new model becomes the champion, and why."""
