@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,10 +21,6 @@ from components.errors import UserError
 if TYPE_CHECKING:  # importing peft takes seconds, and only training needs it
     from peft import PeftModel
 
-    from components.ml.models.onnx_classifier import OnnxClassifier
-
-    Classifier = PreTrainedModel | PeftModel | OnnxClassifier
-
 
 Tag = TypeVar("Tag")
 Features = dict[str, Any]
@@ -36,6 +32,23 @@ TOKENS_PER_TEXT = {"cpu": 8}
 TOKENS_PER_TEXT_ELSEWHERE = 128
 LEAST_TOKENS = 512
 """Fewer tokens at once leave a CPU waiting for memory."""
+
+
+class Classifier(Protocol):
+    """What can be scored: a model of transformers or peft, or whatever stands in for one."""
+
+    @property
+    def config(self) -> Any:
+        """Holds ``id2label``."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it takes its tensors."""
+
+    def __call__(self, **features: torch.Tensor) -> Any:
+        """From tensors of shape (texts, tokens) to something with ``logits`` of shape (texts, classes)."""
+
+
 ADAPTER = "adapter"
 """Where a model folder keeps what peft must add to its weights."""
 
