@@ -80,6 +80,12 @@ def mlflow_run(url: str) -> None:
     create_link_artifact(url, link_text="The run in MLflow", key="mlflow")
 
 
+@_harmless
+def run_report(url: str) -> None:
+    """A link to the report of the run."""
+    create_link_artifact(url, link_text="The report of this run", key="report")
+
+
 @contextlib.contextmanager
 def progress(stage: str) -> Iterator[Callable[[dict[str, Any]], None]]:
     """How far a stage is; gives what takes the lines of its history.jsonl as they come, from any one thread.

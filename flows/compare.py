@@ -141,6 +141,12 @@ def verdicts(comparison: dict[str, Any]) -> list[str]:
     return sentences
 
 
+def titles(comparison: dict[str, Any]) -> dict[str, str]:
+    """The models' names for people, by model; a line's end stands where a narrow label may be broken."""
+    tuned = "fine-tuned" if comparison["method"] == FINE_TUNING else comparison["method"]
+    return {name: TITLES[name].format(tuned) for name in comparison["models"]}
+
+
 def _capital(words: str) -> str:
     return words[0].upper() + words[1:]
 
@@ -180,14 +186,13 @@ def _ratios(model: dict[str, Any], teacher: dict[str, Any]) -> dict[str, float |
 def _columns(comparison: dict[str, Any]) -> list[Column]:
     """All columns; groups stand beside the accuracy, the target group being the one to keep longest."""
     models, target = comparison["models"], comparison["target_group"]
-    tuned = "fine-tuned" if comparison["method"] == FINE_TUNING else comparison["method"]
 
     def column(header: str, need: int, cell: Callable[[dict[str, Any]], str]) -> Column:
         return Column(header, [cell(model) for model in models.values()], need)
 
     groups = list(models["teacher"]["groups"])
     return [
-        Column("model", [TITLES[name].format(tuned) for name in models], 10),
+        Column("model", list(titles(comparison).values()), 10),
         column("accuracy", 9, lambda model: f"{_percent(model['accuracy'])}\n{_range(model['accuracy_ci'])}"),
         column("F1", 3, lambda model: _percent(model["macro_f1"])),
         *(

@@ -1,10 +1,10 @@
-"""The side effects after the stages: gate report, benchmark, publication, promotion, revision; each with a receipt."""
+"""The side effects after the stages: gate report, benchmark, publication, promotion, revision, report; receipted."""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -28,6 +28,7 @@ from flows.receipts import (
     PUSHED,
     RECORDED,
     REPORTED,
+    WRITTEN,
     Receipt,
     outstanding,
     pushed,
@@ -35,6 +36,7 @@ from flows.receipts import (
 )
 from flows.repo import accepting, remotes, revisions
 from flows.repo.workspace import Workspace
+from flows.reporting import files
 from flows.runs import retries
 from flows.runs.display import Display
 from flows.runs.options import RunOptions
@@ -69,11 +71,12 @@ def apply_effects(
     display: Display,
     options: RunOptions | None = None,
     shared: Collection[str] = (),
+    outcomes: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Do what is outstanding; return a warning for each side effect that failed and will be tried again.
 
     One that fails keeps none of the others from being done. An error that nobody foresaw is raised at the end.
-    The stages in ``shared`` are on the DVC remote already.
+    The stages in ``shared`` are on the DVC remote already; ``outcomes`` says how this run came by each stage's result.
     """
     options = options or RunOptions()
     kept, warnings, unforeseen = receipt(workspace, params, options.registers), [], []
@@ -85,6 +88,7 @@ def apply_effects(
         PUBLISHED: lambda: _publish(workspace, params, tracker, options),
         GATED: lambda: _gate(workspace, params, champions, kept.done[PUBLISHED], before, display),
         RECORDED: lambda: _record(workspace, tracker, kept),
+        WRITTEN: lambda: _write_report(workspace, params, tracker, {} if PUBLISHED in failed else kept.done, outcomes),
         PUSHED: lambda: _push(workspace, shared),
     }
     failed: set[str] = set()
@@ -108,12 +112,18 @@ def apply_effects(
                 unforeseen.append(error)
         else:
             display.finish(name, "ran", effect.detail)
-            if name != PUBLISHED or BENCHMARKED not in failed:  # else publish again when there are speeds
+            if _whole(name, failed):
                 (pushed(workspace) if name == PUSHED else kept).add(name, effect.result)
     artifacts.comparison(compare.markdown(compare.comparison(workspace.root)))
     if unforeseen:
         raise unforeseen[0]
     return warnings
+
+
+def _whole(name: str, failed: Collection[str]) -> bool:
+    """Whether nothing lacks that has failed before: without speeds results are published again when there are some,
+    and a report that couldn't tell everything is written again."""
+    return BENCHMARKED not in failed if name == PUBLISHED else name != WRITTEN or not failed
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -175,6 +185,23 @@ def _record(workspace: Workspace, tracker: Tracker, kept: Receipt) -> Effect:
         return Effect("", "the project isn't in git")
     tracker.describe(run, {"stillhouse.commit": revision.commit, "stillhouse.ref": revision.ref})
     return Effect(revision.commit, f"{revision.ref} is {revision.commit[:10]}")
+
+
+def _write_report(
+    workspace: Workspace, params: Params, tracker: Tracker, done: Mapping[str, str], outcomes: Mapping[str, str] | None
+) -> Effect:
+    """Tell people of the run, on a page and on the model's card; MLflow keeps both where the run is published."""
+    from flows.reporting.evidence import Origin
+    from flows.reporting.report import write
+
+    run = done.get(PUBLISHED)
+    url = tracker.url(run) if run else None
+    written = write(workspace, params, run_name(workspace), Origin(run, url, done.get(RECORDED) or None), outcomes)
+    if run:
+        tracker.attach(run, written)
+    place = workspace.root / files.PAGE
+    artifacts.run_report(f"{url}/artifacts/{files.PAGE.name}" if url else place.as_uri())
+    return Effect(files.fingerprint(workspace.root, params) or "", f"{files.PAGE}, {files.CARD}")
 
 
 def _push(workspace: Workspace, shared: Collection[str]) -> Effect:

@@ -76,7 +76,8 @@ def _bring_up_to_date(workspace: Workspace, options: RunOptions) -> list[str]:
         if warnings:  # of what could not be pushed: the next run tries all of it again
             options = replace(options, push=False)
         shared = [result.name for result in results] if options.push else []
-        return warnings + effects.apply_effects(workspace, params, tracker, display, options, shared)
+        outcomes = {result.name: result.outcome for result in results}
+        return warnings + effects.apply_effects(workspace, params, tracker, display, options, shared, outcomes)
 
 
 def _left_out(workspace: Workspace, options: RunOptions) -> list[str]:

@@ -14,13 +14,14 @@ from flows.compare import measured
 from flows.gating import report
 from flows.repo import remotes
 from flows.repo.workspace import PlannedStage, Workspace
+from flows.reporting import files
 from flows.settings import STATE
 from flows.tracking import presence
 from flows.tracking.store import shown, tracking_uri
 
 FOLDER = STATE / "receipts"
 REPORTED, BENCHMARKED, PUBLISHED = "gate report", "benchmark", "publish"
-GATED, RECORDED, PUSHED = "gate", "revision", "push"
+GATED, RECORDED, WRITTEN, PUSHED = "gate", "revision", "report", "push"
 
 
 class Receipt:
@@ -107,6 +108,8 @@ def outstanding(workspace: Workspace, params: Params, registers: bool = True, pu
         GATED: not registers or (published and GATED in done and _decided(workspace, params)),
         RECORDED: published and RECORDED in done,
     }
+    told = all(there[name] for name in (BENCHMARKED, PUBLISHED, GATED, RECORDED))
+    there[WRITTEN] = told and WRITTEN in done and done[WRITTEN] == files.fingerprint(workspace.root, params)
     lacking = [name for name, present in there.items() if not present]
     return [*lacking, *(to_push(workspace) if push else [])]
 
@@ -134,5 +137,6 @@ def foreseen(
 ) -> list[str]:
     """The side effects that a run of ``plan`` would come to: new results have none of them yet."""
     if any(stage.action in ("run", "resume", "depends") for stage in plan):
-        return [BENCHMARKED, PUBLISHED, *([GATED] if registers else []), RECORDED, *([PUSHED] if push else [])]
+        gate, share = [GATED] * registers, [PUSHED] * push
+        return [BENCHMARKED, PUBLISHED, *gate, RECORDED, WRITTEN, *share]
     return outstanding(workspace, params, registers, push)

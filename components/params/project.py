@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from components.params.card import Card
 from components.params.data import TARGET, Data, Validate
 from components.params.export import Export
 from components.params.gate import Gate
@@ -70,6 +71,7 @@ class Params(Section):
     benchmark: Benchmark = Benchmark()
     publish: Publish = Publish()
     gate: Gate = Gate()
+    card: Card = Card()
 
     @model_validator(mode="after")
     def _groups_have_a_column(self) -> Params:

@@ -204,6 +204,7 @@ def _print_comparison(console: Console, workspace: Workspace) -> None:
     owner, place = workspace.owner.root, _place(workspace)
     for what, where in (
         ("runs, curves, models", _place_of_runs(owner, tracking_uri(owner))),
+        *_reports(workspace, place),
         ("the data gate", f"{place}reports/gate/report.html"),
         ("figures", f"{place}artifacts/evaluate/plots/*.svg"),
         ("the models", f"{place}artifacts/{{teacher,distill,control,finetune}}/model"),
@@ -211,6 +212,14 @@ def _print_comparison(console: Console, workspace: Workspace) -> None:
         console.print(f"  {what:<22}{escape(where)}", highlight=False, soft_wrap=True)
     if place:
         console.print("The checkout and its own results are as they were.", highlight=False)
+
+
+def _reports(workspace: Workspace, place: str) -> list[tuple[str, str]]:
+    """The report and the card, where they have been written."""
+    from flows.reporting.files import CARD, PAGE
+
+    named = (("the report", PAGE), ("the model card", CARD))
+    return [(what, f"{place}{where}") for what, where in named if (workspace.root / where).exists()]
 
 
 def _print_decision(console: Console, workspace: Workspace) -> None:

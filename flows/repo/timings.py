@@ -44,6 +44,12 @@ def estimate(workspace: Workspace, stage: str, action: str, left: float = 1.0) -
     return median(times) * left if times else None
 
 
+def last(workspace: Workspace, stage: str, outcome: str) -> float | None:
+    """Seconds that the stage took when it last ``ran``, or was last ``restored``, here; None when that isn't known."""
+    times = _read(_path(workspace, stage)).get(outcome, [])
+    return times[-1] if times else None
+
+
 def _path(workspace: Workspace, stage: str) -> Path:
     return workspace.state / FOLDER / f"{quote(stage, safe='')}.json"
 

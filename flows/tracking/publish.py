@@ -18,7 +18,7 @@ from flows.tracking.record import ModelRecord, PipelineRecord
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_FILES = "stillhouse.files"
+_FILES, _ATTACHED = "stillhouse.files", "stillhouse.attached"
 _DATASET = "data"
 _LONGEST_DIGEST = 36  # MLflow's limit; an MD5 of DVC with ".dir" is just that long
 _ON_PARENT = ("accuracy", "macro_f1", "agreement_with_teacher", "megabytes", "latency_p50_ms", "throughput_per_s")
@@ -61,6 +61,11 @@ def publish(client: MlflowClient, experiment: str, record: PipelineRecord, web: 
         registered_model=record.registered_model if version else None,
         registered_version=version,
     )
+
+
+def attach(client: MlflowClient, run_id: str, files: Mapping[str, Path]) -> None:
+    """Put more files among a run's artifacts than its publication did, unless just these are there."""
+    _add_files(client, run_id, files, tag=_ATTACHED)
 
 
 def _describe_parent(client: MlflowClient, run_id: str, record: PipelineRecord) -> None:
@@ -143,11 +148,15 @@ def _add_dataset(client: MlflowClient, run_id: str, record: PipelineRecord) -> N
 
 
 def _add_files(
-    client: MlflowClient, run_id: str, files: Mapping[str, Path], texts: Mapping[str, str] | None = None
+    client: MlflowClient,
+    run_id: str,
+    files: Mapping[str, Path],
+    texts: Mapping[str, str] | None = None,
+    tag: str = _FILES,
 ) -> None:
     """Put files under their names among the run's artifacts, unless just these are there.
 
-    A tag with their hash is written last: it vouches for a complete upload.
+    The tag, with their hash, is written last: it vouches for a complete upload.
     """
     with tempfile.TemporaryDirectory(prefix="stillhouse-") as name:
         staged = Path(name)
@@ -156,9 +165,9 @@ def _add_files(
         for place, path in files.items():
             _stage(path, staged / place)
         digest = _digest(staged)
-        if client.get_run(run_id).data.tags.get(_FILES) != digest:
+        if client.get_run(run_id).data.tags.get(tag) != digest:
             client.log_artifacts(run_id, name)
-            client.set_tag(run_id, _FILES, digest)
+            client.set_tag(run_id, tag, digest)
 
 
 def _stage(source: Path, target: Path) -> None:

@@ -106,6 +106,15 @@ class Tracker:
             web = store.web_address(self.client.tracking_uri)
             return publication.publish(self.client, self.experiment_id, record, web)
 
+    def attach(self, run_id: str, files: Mapping[str, Path]) -> None:
+        """Put files under their names among a run's artifacts, unless just these are there.
+
+        Raises:
+            UserError: MLflow can't be used (``tracking``).
+        """
+        with store.readable(store.tracking_uri(self.root)):
+            publication.attach(self.client, run_id, files)
+
     def describe(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run; those that it has already are replaced.
 

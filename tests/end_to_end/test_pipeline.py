@@ -35,7 +35,7 @@ def flow_runs(project: Project) -> int:
 def test_the_first_run_runs_every_stage_and_shows_the_comparison(finished_project: Project) -> None:
     output = (finished_project.root / ".stillhouse/first_run.txt").read_text(encoding="utf-8")
     outcomes = finished_project.outcomes(output)
-    assert outcomes == dict.fromkeys([*STAGES, "benchmark", "publish", "gate", "revision"], "ran"), output
+    assert outcomes == dict.fromkeys([*STAGES, "benchmark", "publish", "gate", "revision", "report"], "ran"), output
     for shown in ("teacher", "student", "LoRA", "accuracy", "reports/gate/report.html", "make ui"):
         assert shown in output
     assert "Traceback" not in output
@@ -53,6 +53,11 @@ def test_the_files_that_others_rely_on_are_there(finished_project: Project) -> N
     assert models["student"]["parameters"] < models["teacher"]["parameters"]
     assert (finished_project.root / "reports/gate/report.html").exists()
     assert (finished_project.root / "reports/gate/data_docs/index.html").exists()
+    page = (finished_project.root / "reports/report.html").read_text(encoding="utf-8")
+    assert "LoRA student, int8" in page
+    assert "aren't there" not in page
+    card = (finished_project.root / "reports/model_card.md").read_text(encoding="utf-8")
+    assert "# stillhouse-sentiment, version 1" in card
 
 
 def test_model_folders_are_ordinary_transformers_folders(finished_project: Project) -> None:
@@ -129,10 +134,10 @@ def test_a_changed_parameter_reruns_what_depends_on_it_a_dead_server_loses_nothi
     done = copied.run("stillhouse", "run", MLFLOW_TRACKING_URI="http://127.0.0.1:1")
     unchanged = dict.fromkeys(STAGES[:5], "unchanged")
     ran = dict.fromkeys(["finetune", "controls", "export", "evaluate", "benchmark"], "ran")
-    assert copied.outcomes(done.stdout) == unchanged | ran | {"publish": "failed"}
+    assert copied.outcomes(done.stdout) == unchanged | ran | {"publish": "failed", "report": "ran"}
     assert "tries again" in done.stdout
     outcomes = copied.outcomes(copied.run("stillhouse", "run").stdout)
-    again = dict.fromkeys(["benchmark", "publish", "gate", "revision"], "ran")  # each server has its receipt
+    again = dict.fromkeys(["benchmark", "publish", "gate", "revision", "report"], "ran")  # each server has its receipt
     assert outcomes == dict.fromkeys(STAGES, "unchanged") | again
     parents = (
         "SELECT count(*) FROM runs WHERE run_uuid NOT IN (SELECT run_uuid FROM tags WHERE key='mlflow.parentRunId')"

@@ -14,10 +14,13 @@ import pytest
 from rich.console import Console
 
 from components.errors import UserError
+from components.params.card import Card
 from components.params.gate import Gate
 from components.params.project import Benchmark, Publish
 from flows import compare, notifications
 from flows.gating import gate, report
+from flows.reporting import files
+from flows.reporting import report as reports
 from flows.runs.display import Display
 from flows.runs.options import RunOptions
 from flows.tracking import presence
@@ -50,9 +53,12 @@ class Effects:
     failures: dict[str, Exception] = field(default_factory=dict)
     champion: str | None = None
     promotes: bool = True
+    card: Card = field(default_factory=Card)
     tags: dict[str, str] = field(default_factory=dict)
     told: list[tuple[str, str]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    told_of: list[tuple[Any, Any]] = field(default_factory=list)
+    attached: list[tuple[str, list[str]]] = field(default_factory=list)
     console: Console = field(default_factory=lambda: Console(file=io.StringIO(), width=100))
 
     def benchmark(self, root: Path, *_: Any) -> None:
@@ -79,6 +85,14 @@ class Effects:
         report.write(workspace.root, decision)
         return decision
 
+    def report(self, workspace: Any, params: Any, name: str, origin: Any, outcomes: Any) -> dict[str, Path]:
+        self._do("report")
+        self.told_of.append((origin, outcomes))
+        return files.write(workspace.root, "<p>报告</p>", "# 模型")
+
+    def attach(self, run_id: str, attached: dict[str, Path]) -> None:
+        self.attached.append((run_id, sorted(attached)))
+
     def url(self, run_id: str) -> str:
         return f"http://127.0.0.1:5000/#/{run_id}"
 
@@ -97,7 +111,7 @@ class Effects:
         if name in self.failures:
             raise self.failures[name]
 
-    def apply(self, **options: Any) -> list[str]:
+    def apply(self, outcomes: dict[str, str] | None = None, **options: Any) -> list[str]:
         """Do what is outstanding; the warnings. ``done`` holds what was tried this time."""
         from prefect import flow
 
@@ -109,10 +123,12 @@ class Effects:
                 benchmark=Benchmark(),
                 publish=Publish(registered_model="候选"),
                 gate=Gate(),
+                card=self.card,
                 runtime=None,
                 data=SimpleNamespace(max_length=8),
             )
-            return apply_effects(self.toy.workspace, params, self, Display(self.console), RunOptions(**options))
+            shown = Display(self.console)
+            return apply_effects(self.toy.workspace, params, self, shown, RunOptions(**options), (), outcomes)
 
         self.done.clear()
         return effects_flow()
@@ -141,6 +157,7 @@ def effects(toy: Toy, monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> 
     monkeypatch.setenv("STILLHOUSE_RETRY_DELAYS", "")
     monkeypatch.setattr(presence, "holds", made.holds)
     monkeypatch.setattr(gate, "judge", made.judge)
+    monkeypatch.setattr(reports, "write", made.report)
     monkeypatch.setattr(Champions, "on", lambda _, alias: made.on(alias))
     monkeypatch.setattr(compare, "comparison", lambda root: (root / "reports/benchmark.json").exists())
     monkeypatch.setattr(compare, "markdown", "| speeds: {} |".format)
@@ -152,8 +169,8 @@ def effects(toy: Toy, monkeypatch: pytest.MonkeyPatch, prefect_server: None) -> 
 
 def test_what_is_done_is_receipted_and_not_repeated(effects: Effects) -> None:
     assert effects.apply() == []
-    assert effects.done == ["benchmark", "publish", "gate"]
-    assert effects.receipted() == {"gate report", "benchmark", "publish", "gate", "revision"}
+    assert effects.done == ["benchmark", "publish", "gate", "report"]
+    assert effects.receipted() == {"gate report", "benchmark", "publish", "gate", "revision", "report"}
     assert "MLflow run 01234567, 候选 version 3" in effects.shown
     assert "promoted: version 3 is the champion" in effects.shown
     effects.apply()
@@ -164,7 +181,7 @@ def test_an_error_that_nobody_foresaw_keeps_nothing_back_and_is_raised_at_the_en
     effects.failures["benchmark"] = RuntimeError("broken")
     with pytest.raises(RuntimeError, match="broken"):
         effects.apply()
-    assert effects.done == ["benchmark", "publish"]
+    assert effects.done == ["benchmark", "publish", "report"]
     assert "MLflow run" in effects.shown
     assert "benchmark    failed" in effects.shown
     assert (effects.toy.root / "reports/gate/report.html").exists()
@@ -177,7 +194,7 @@ def test_a_publication_without_speeds_is_repeated_when_there_are_some(effects: E
     assert effects.receipted() == {"gate report"}
     effects.failures.clear()
     effects.apply()
-    assert effects.done == ["benchmark", "publish", "gate"]
+    assert effects.done == ["benchmark", "publish", "gate", "report"]
 
 
 def test_what_the_user_can_mend_is_a_warning_and_tried_again(effects: Effects) -> None:
@@ -186,14 +203,14 @@ def test_what_the_user_can_mend_is_a_warning_and_tried_again(effects: Effects) -
     assert effects.receipted() == {"gate report", "benchmark"}
     effects.failures.clear()
     assert effects.apply() == []
-    assert effects.done == ["publish", "gate"]
+    assert effects.done == ["publish", "gate", "report"]
 
 
 def test_a_full_disk_is_a_warning(effects: Effects) -> None:
     effects.failures["benchmark"] = OSError(errno.ENOSPC, "No space left on device")
     (warning,) = effects.apply()
     assert warning.startswith("benchmark: The disk is full")  # and no gate without speeds
-    assert effects.done == ["benchmark", "publish"]
+    assert effects.done == ["benchmark", "publish", "report"]
 
 
 def test_a_deleted_or_outdated_gate_report_is_made_again(effects: Effects) -> None:
@@ -245,7 +262,7 @@ def test_a_revision_that_could_not_be_stored_is_stored_by_the_next_run(
     assert effects.apply() == ["revision: The git remote is away."]
     monkeypatch.setattr(revisions, "record", record)
     assert effects.apply() == []
-    assert effects.done == []
+    assert effects.done == ["report"]  # which names the commit now
     assert "stillhouse.commit" in effects.tags
 
 
@@ -258,13 +275,13 @@ def test_a_tracking_server_that_comes_back_in_time_is_no_warning(
     assert effects.done.count("publish") == 3
     effects.failures["publish"] = UserError("it loads back otherwise", "", "model")
     assert effects.apply()
-    assert effects.done == ["publish"]
+    assert effects.done == ["publish", "report"]
 
 
 def test_an_experiment_registers_nothing_and_takes_the_alias_from_nobody(effects: Effects) -> None:
     effects.apply()
     effects.apply(registers=False)
-    assert effects.done == ["benchmark", "publish"]
+    assert effects.done == ["benchmark", "publish", "report"]
     effects.apply(registers=False)
     assert effects.done == []
     effects.apply()
@@ -280,7 +297,7 @@ def test_people_are_told_when_there_is_another_champion_and_only_then(effects: E
     effects.told.clear()
     (effects.toy.root / ".stillhouse/receipts/published_last").unlink()
     effects.apply()
-    assert effects.done == ["publish", "gate"]
+    assert effects.done == ["publish", "gate", "report"]
     assert effects.told == []
 
 
@@ -318,10 +335,10 @@ def test_the_gate_is_asked_again_when_its_decision_was_deleted_and_when_it_could
     assert effects.receipted() == {"gate report", "benchmark", "publish", "revision"}
     effects.failures.clear()
     effects.apply()
-    assert effects.done == ["gate"]
+    assert effects.done == ["gate", "report"]
     (effects.toy.root / "reports/decision.json").unlink()
     effects.apply()
-    assert effects.done == ["gate"]
+    assert effects.done == ["gate", "report"]
 
 
 def test_prefect_shows_the_decision(effects: Effects) -> None:
@@ -364,6 +381,59 @@ class _Away:
         if not self.back:
             raise UserError("the remote is away", "", "remote")
         return int(self.push(workspace))
+
+
+def test_the_report_tells_of_the_commit_and_of_what_was_restored_and_mlflow_keeps_it(effects: Effects) -> None:
+    effects.apply({"first": "restored"})
+    ((origin, outcomes),) = effects.told_of
+    assert (origin.run, origin.commit) == ("0123456789", effects.tags["stillhouse.commit"])
+    assert origin.ref == effects.tags["stillhouse.ref"]
+    assert outcomes == {"first": "restored"}
+    assert effects.attached == [("0123456789", ["model_card.md", "report.html"])]
+    assert "reports/report.html" in effects.shown
+
+
+def test_a_deleted_report_or_an_edited_card_is_written_again(effects: Effects) -> None:
+    effects.apply()
+    page, card = (effects.toy.root / "reports" / name for name in ("report.html", "model_card.md"))
+    page.unlink()
+    effects.apply()
+    assert effects.done == ["report"]
+    assert page.exists()
+    card.write_text("edited", encoding="utf-8")
+    effects.apply()
+    assert effects.done == ["report"]
+    assert card.read_text(encoding="utf-8") == "# 模型"
+
+
+def test_what_the_card_states_newly_writes_the_report_again_and_nothing_else(effects: Effects) -> None:
+    effects.apply()
+    effects.card = Card(contact="谁")
+    effects.apply()
+    assert effects.done == ["report"]
+
+
+def test_without_mlflow_there_is_a_report_all_the_same_and_it_is_written_again_when_the_rest_is_known(
+    effects: Effects,
+) -> None:
+    effects.failures["publish"] = UserError("MLflow is away.")
+    effects.apply()
+    assert effects.told_of[-1][0].run is None
+    assert (effects.toy.root / "reports/report.html").exists()
+    assert effects.attached == []
+    effects.failures.clear()
+    effects.apply()
+    assert effects.done == ["publish", "gate", "report"]
+    assert effects.told_of[-1][0].run == "0123456789"
+
+
+def test_prefect_links_to_the_report(effects: Effects) -> None:
+    from prefect.artifacts import Artifact
+
+    effects.apply()
+    artifact = Artifact.get("report")
+    assert artifact is not None
+    assert "http://127.0.0.1:5000/#/0123456789/artifacts/report.html" in str(artifact.data)
 
 
 def test_what_was_set_for_this_run_alone_is_told_in_mlflow(effects: Effects) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from components.errors import UserError
+from components.params.card import Card
 from components.params.gate import Gate
 from components.params.project import Benchmark, Publish
 from flows import gate_report, receipts
@@ -17,6 +18,7 @@ from flows.gating import report
 from flows.receipts import Receipt
 from flows.repo import remotes
 from flows.repo.planning import PlannedStage
+from flows.reporting import files
 from flows.tracking import presence
 
 
@@ -44,8 +46,9 @@ RECEIPTED = {
     "publish": "b12",
     "gate": "reports/decision.json",
     "revision": "c3",
+    "report": "d4",
 }
-ALL = ["benchmark", "publish", "gate", "revision"]
+ALL = ["benchmark", "publish", "gate", "revision", "report"]
 
 
 @dataclass
@@ -70,8 +73,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A workspace with the lock digest "a", where the result of every side effect is there."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     workspace = SimpleNamespace(root=tmp_path, lock_digest=lambda: "a")
-    params = SimpleNamespace(benchmark=Benchmark(), publish=Publish(), gate=Gate())
-    world = World(workspace, params, {"report": True, "speeds": True, "run": True, "decision": True})
+    params = SimpleNamespace(benchmark=Benchmark(), publish=Publish(), gate=Gate(), card=Card())
+    world = World(workspace, params, {"report": True, "speeds": True, "run": True, "decision": True, "files": True})
 
     def holds(uri: str, run_id: str) -> bool:
         world.asked.append(run_id)
@@ -81,6 +84,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(receipts, "measured", lambda root: world.there["speeds"])
     monkeypatch.setattr(report, "current", lambda root, lock, rules: world.there["decision"])
     monkeypatch.setattr(presence, "holds", holds)
+    monkeypatch.setattr(files, "fingerprint", lambda root, params: "d4" if world.there["files"] else None)
     return world
 
 
@@ -103,7 +107,7 @@ def test_results_that_others_were_published_after_are_published_again_so_that_th
         changed.setattr(world.workspace, "lock_digest", lambda: "b")
         world.sign(**RECEIPTED)
         assert world.outstanding() == []
-    assert world.outstanding() == ["publish", "gate", "revision"]
+    assert world.outstanding() == ["publish", "gate", "revision", "report"]
     world.sign(publish="b12")
     assert world.outstanding() == []
 
@@ -112,9 +116,10 @@ def test_results_that_others_were_published_after_are_published_again_so_that_th
     ("lost", "effects"),
     [
         ("report", ["gate report"]),
-        ("speeds", ["benchmark"]),
-        ("run", ["publish", "gate", "revision"]),
-        ("decision", ["gate"]),
+        ("speeds", ["benchmark", "report"]),
+        ("run", ["publish", "gate", "revision", "report"]),
+        ("decision", ["gate", "report"]),
+        ("files", ["report"]),
     ],
 )
 def test_a_receipted_side_effect_whose_result_was_lost_is_outstanding(
@@ -133,7 +138,7 @@ def test_a_damaged_benchmark_is_measured_again_instead_of_stopping_the_run(
 
     world.sign(**RECEIPTED)
     monkeypatch.setattr(receipts, "measured", damaged)
-    assert world.outstanding() == ["benchmark"]
+    assert world.outstanding() == ["benchmark", "report"]
 
 
 def test_side_effects_come_in_the_order_in_which_they_build_on_each_other(world: World) -> None:
@@ -194,7 +199,7 @@ def test_a_run_that_makes_no_new_results_leads_to_what_is_outstanding(world: Wor
     world.sign(**RECEIPTED)
     assert receipts.foreseen(world.workspace, world.params, plan) == []
     world.there["run"] = False
-    assert receipts.foreseen(world.workspace, world.params, plan) == ["publish", "gate", "revision"]
+    assert receipts.foreseen(world.workspace, world.params, plan) == ["publish", "gate", "revision", "report"]
 
 
 def test_an_experiment_asks_for_no_alias_meets_no_gate_and_leaves_those_of_others_alone(world: World) -> None:

@@ -44,6 +44,13 @@ def test_the_estimate_is_the_median_of_the_last_five_times(workspace: Workspace)
     assert timings.estimate(workspace, "teacher", "skip") is None
 
 
+def test_the_last_time_of_an_outcome_is_known(workspace: Workspace) -> None:
+    for seconds in (9, 7):
+        timings.add(workspace, "teacher", "ran", seconds)
+    assert timings.last(workspace, "teacher", "ran") == 7
+    assert timings.last(workspace, "teacher", "restored") is None
+
+
 def test_the_last_ten_of_each_outcome_are_kept(workspace: Workspace) -> None:
     for number in range(12):
         timings.add(workspace, "teacher", "ran", number)

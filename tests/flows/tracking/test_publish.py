@@ -114,6 +114,22 @@ def test_files_are_where_people_look(view: View) -> None:
     assert [item.path for item in client.list_artifacts(children["lora"].info.run_id)] == ["history.jsonl"]
 
 
+def test_files_that_come_later_are_kept_once_beside_those_of_the_publication(
+    make_tracker: Trackers, one_model: PipelineRecord, tmp_path: Path
+) -> None:
+    tracker, page = make_tracker(), tmp_path / "made.html"
+    run = tracker.publish(one_model).parent_run_id
+    client = MlflowClient(store.tracking_uri(tracker.root))
+    before = dict(client.get_run(run).data.tags)
+    for text in ("<p>好</p>", "<p>好</p>", "<p>更好</p>"):
+        page.write_text(text, encoding="utf-8")
+        tracker.attach(run, {"report.html": page})
+        kept = Path(client.download_artifacts(run, "report.html", str(tmp_path)))
+        assert kept.read_text(encoding="utf-8") == text
+    assert {"comparison.md", "report.html"} <= {item.path for item in client.list_artifacts(run)}
+    assert before.items() <= client.get_run(run).data.tags.items()  # so that publishing again uploads nothing
+
+
 def test_more_parameters_than_mlflow_takes_at_once_are_all_there(
     make_tracker: Trackers, one_model: PipelineRecord
 ) -> None:

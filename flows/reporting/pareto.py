@@ -1,0 +1,121 @@
+"""The figure of quality against cost: which models are worth having, with their names beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
+from components.plots import LOOKS
+from flows.reporting.evidence import Evidence
+from flows.reporting.plates import INK, LABEL, SOFT, Plate, axes_in, bars, percent_tick, plate, share_of, title_of
+
+COSTS = {"megabytes": ("size in MB", "MB"), "latency_p50_ms": ("median latency of one text in ms", "ms")}
+PARETO = 2.75  # inches of height
+LINE = 0.13  # inches from one line of a label to the next
+
+
+def front(models: Mapping[str, Any], cost: str) -> list[str]:
+    """The models than which no other is both as good and as cheap, and better in one of the two; cheapest first."""
+    costs = {name: float(model[cost]) for name, model in models.items() if model.get(cost) is not None}
+    best, found = -1.0, []
+    for name in sorted(costs, key=lambda name: (costs[name], -models[name]["accuracy"])):
+        if models[name]["accuracy"] > best:
+            best = models[name]["accuracy"]
+            found.append(name)
+    return found
+
+
+def pareto(evidence: Evidence, cost: str) -> Plate | None:
+    """Accuracy with its interval against a cost, the front as a line; None where fewer than two have that cost."""
+    models = {name: model for name, model in evidence.models.items() if model.get(cost) is not None}
+    if len(models) < 2:
+        return None
+    label, unit = COSTS[cost]
+    figure, axes = axes_in(PARETO, left=0.5, right=1.2, bottom=0.5)
+    best = front(models, cost)
+    line = [(models[name][cost], models[name]["accuracy"]) for name in best]
+    axes.plot(*zip(*line, strict=True), color=SOFT, linewidth=1.2, drawstyle="steps-post", zorder=1)
+    for name, model in models.items():
+        _, colour, marker = LOOKS[name]
+        lengths = bars([model["accuracy"]], [model["accuracy_ci"]])
+        axes.errorbar(
+            model[cost],
+            model["accuracy"],
+            yerr=lengths,
+            fmt=marker,
+            color=colour,
+            markersize=6,
+            elinewidth=0.9,
+            alpha=0.9,
+        )
+    _log_scale(axes, [model[cost] for model in models.values()])
+    axes.yaxis.set_major_formatter(percent_tick)
+    axes.grid(True, axis="y")
+    axes.set_xlabel(label)
+    axes.set_title("accuracy")
+    figure.canvas.draw()  # gives the axes their limits, for the labels
+    points = {name: (model[cost], model["accuracy"]) for name, model in models.items()}
+    _name_beside(axes, points, evidence.titles, PARETO)
+    return plate(figure, _pareto_words(evidence, models, best, cost, unit))
+
+
+def _pareto_words(evidence: Evidence, models: Mapping[str, Any], best: Sequence[str], cost: str, unit: str) -> str:
+    def told(name: str) -> str:
+        return f"{title_of(evidence, name)} ({share_of(models[name]['accuracy'])} at {models[name][cost]:.3g} {unit})"
+
+    others = [told(name) for name in models if name not in best]
+    rest = f" Not on it: {', '.join(others)}." if others else ""
+    return f"Accuracy against {COSTS[cost][0]}. On the front: {', '.join(map(told, best))}.{rest}"
+
+
+def _name_beside(
+    axes: Axes, points: Mapping[str, tuple[float, float]], titles: Mapping[str, str], inches: float
+) -> None:
+    """The names in a column at the right, each with a thin line to its point, and none over another."""
+    low, high = axes.get_ylim()
+    wanted = {name: (y - low) / (high - low) * inches for name, (_, y) in points.items()}
+    rooms = {name: LINE * (1 + titles[name].count("\n")) + 0.03 for name in points}
+    for name, height in _apart(wanted, rooms, inches).items():
+        colour = LOOKS[name][1]
+        axes.annotate(
+            titles[name],
+            xy=points[name],
+            xytext=(1.08, height / inches),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=LABEL,
+            linespacing=1.0,
+            color=INK,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.75, "shrinkB": 3},
+        )
+
+
+def _apart(wanted: Mapping[str, float], rooms: Mapping[str, float], height: float) -> dict[str, float]:
+    """The heights nearest to those wanted at which each name has its room; from the bottom up, then back down."""
+    names = sorted(wanted, key=lambda name: wanted[name])
+    found: dict[str, float] = {}
+    edge = 0.0
+    for name in names:
+        found[name] = max(wanted[name], edge + rooms[name] / 2)
+        edge = found[name] + rooms[name] / 2
+    edge = max(height, sum(rooms.values()))
+    for name in reversed(names):
+        found[name] = min(found[name], edge - rooms[name] / 2)
+        edge = found[name] - rooms[name] / 2
+    return found
+
+
+def _log_scale(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic scale with some numbers on it, however narrow the range."""
+    axes.set_xscale("log")
+    low, high = min(values), max(values)
+    axes.set_xlim(low / 1.35, high * 1.35)
+    subs = (1.0, 2.0, 5.0) if high / low > 3 else tuple(np.arange(1.0, 10.0))
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
