@@ -75,6 +75,12 @@ def decision(markdown: str) -> None:
 
 
 @_harmless
+def monitoring(markdown: str) -> None:
+    """Whether the rows that a model in use has met look like its training."""
+    create_markdown_artifact(markdown, key="monitoring", description="The model in use against its training")
+
+
+@_harmless
 def mlflow_run(url: str) -> None:
     """A link to the run in MLflow."""
     create_link_artifact(url, link_text="The run in MLflow", key="mlflow")

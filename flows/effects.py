@@ -20,7 +20,7 @@ from components.validate.report import REPORT
 from flows import artifacts, compare, gate_report, notifications
 from flows.benchmark import benchmark
 from flows.gating import gate, report
-from flows.models import contents, evaluated
+from flows.models import contents, evaluated, megabytes, reference
 from flows.receipts import (
     BENCHMARKED,
     GATED,
@@ -43,6 +43,7 @@ from flows.runs.options import RunOptions
 from flows.runs.stopping import Stopped
 from flows.tracking.champions import CHAMPION, Champions, Version
 from flows.tracking.record import (
+    CANDIDATES,
     FLOAT_TOLERANCE,
     INT8_TOLERANCE,
     ModelRecord,
@@ -239,7 +240,7 @@ def pipeline_record(workspace: Workspace, params: Params, registers: bool = True
         if (root / compare.BENCHMARK).exists()
         else None
     )
-    hashes = contents(root)
+    hashes, left_out = contents(root), _by_reference(workspace, params, registers)
     versions = {name: component.full_version() for name, component in COMPONENTS.items()}
     records = [
         ModelRecord(
@@ -253,6 +254,7 @@ def pipeline_record(workspace: Workspace, params: Params, registers: bool = True
             params=flat(_stage_params(params, model.stage)) | phase_params(root / model.phases),
             history=root / model.history,
             tolerance=INT8_TOLERANCE if model.quantised else FLOAT_TOLERANCE,
+            reference=left_out.get(model.name),
         )
         for model in evaluated(root)
     ]
@@ -281,6 +283,20 @@ def pipeline_record(workspace: Workspace, params: Params, registers: bool = True
         registered_model=params.publish.registered_model,
         **({} if registers else {"candidates": ()}),
     )
+
+
+def _by_reference(workspace: Workspace, params: Params, registers: bool) -> dict[str, dict[str, str]]:
+    """The models that are too large to be copied into MLflow, and where they can be had.
+
+    The one that is registered is copied, whatever its size: who serves it has MLflow, and may not have DVC.
+    """
+    found = evaluated(workspace.root)
+    names = {model.name for model in found}
+    registered = next((name for name in CANDIDATES if name in names), None) if registers else None
+    limit = 1000 * params.publish.copy_below_gb
+    large = [model for model in found if model.name != registered and megabytes(workspace.root / model.folder) > limit]
+    remote = remotes.identity(workspace) if large else ""
+    return {model.name: reference(workspace.root, model, remote) for model in large}
 
 
 def _stage_params(params: Params, stage: str) -> dict[str, Any]:

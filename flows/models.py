@@ -82,6 +82,31 @@ def contents(root: Path) -> dict[str, str]:
     return {name: content for name, content in found.items() if content}
 
 
+def megabytes(folder: Path) -> float:
+    """The size of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def reference(root: Path, model: Model, remote: str) -> dict[str, str]:
+    """Where a model can be had that isn't copied into MLflow, for its tags there.
+
+    Args:
+        root: the workspace.
+        model: the model.
+        remote: the DVC remote's name and address, without credentials.
+    """
+    output, place = f"artifacts/{model.stage}", model.folder.as_posix()
+    return {
+        "stillhouse.dvc.hash": lockfile.output_hash(lockfile.entries(root / "dvc.lock"), output) or "none",
+        "stillhouse.dvc.output": output,
+        "stillhouse.dvc.path": place,
+        "stillhouse.dvc.remote": remote or "none",
+        "stillhouse.dvc.megabytes": f"{megabytes(root / model.folder):.1f}",
+        # COMMIT is the tag stillhouse.commit of the run, which is set after the publication.
+        "stillhouse.dvc.fetch": f"dvc get . {place} --rev COMMIT --out FOLDER",
+    }
+
+
 def _direct_content(root: Path) -> str | None:
     """The hash of the direct fine-tune; None where there is none."""
     content: str | None = _told(root / "artifacts" / CONTROLS / "controls.json").get("direct")

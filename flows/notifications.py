@@ -1,4 +1,4 @@
-"""Tells people of failures and promotions through Prefect's notification blocks; never disturbs a run."""
+"""Tells people of failures, promotions and drift through Prefect's notification blocks; never disturbs a run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from components.errors import UserError
 from components.loader import load_yaml
 
 SETTINGS = "prefect.yaml"
-Event = Literal["failure", "promotion"]
-EVENTS = ("failure", "promotion")
+Event = Literal["failure", "promotion", "drift"]
+EVENTS = ("failure", "promotion", "drift")
 # These log addresses, which may hold secrets.
 _TALKATIVE = ("httpx", "httpcore", "apprise", "prefect.block_standards")
 

@@ -11,8 +11,9 @@ from components.params.card import Card
 from components.params.data import TARGET, Data, Validate
 from components.params.export import Export
 from components.params.gate import Gate
+from components.params.monitoring import Monitoring
 from components.params.phases import Phases
-from components.params.section import Count, Positive, Section, Seed, nearest
+from components.params.section import Count, Positive, Section, Seed, Weight, nearest
 from components.params.stages import Controls, Distill, Evaluate, Finetune, Label, Runtime, Teacher
 
 
@@ -24,10 +25,12 @@ class Benchmark(Section):
 
 
 class Publish(Section):
-    """Where results go in MLflow."""
+    """Where results go in MLflow; a model of more than ``copy_below_gb`` is logged by reference, unless it is
+    registered."""
 
     experiment: str = "stillhouse"
     registered_model: str = "stillhouse"
+    copy_below_gb: Weight = 2.0
 
     @field_validator("experiment", "registered_model")
     @classmethod
@@ -72,6 +75,7 @@ class Params(Section):
     publish: Publish = Publish()
     gate: Gate = Gate()
     card: Card = Card()
+    monitoring: Monitoring = Monitoring()
 
     @model_validator(mode="after")
     def _groups_have_a_column(self) -> Params:
@@ -132,6 +136,7 @@ class Params(Section):
         }
         named["finetune.group"] = [self.finetune.group]
         named["gate.group"] = [self.gate.group or "all"]
+        named["monitoring.group"] = [self.monitoring.group or "all"]
         return {key: found for key, groups in named.items() if (found := [name for name in groups if name != "all"])}
 
     def get(self, key: str) -> Any:

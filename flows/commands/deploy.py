@@ -32,7 +32,7 @@ def _told(deployments: list[Deployed]) -> list[str]:
     lines = []
     for deployment in deployments:
         if not deployment.timings:
-            call = f"prefect deployment run scheduled/{deployment.name}"
+            call = f"prefect deployment run {deployment.flow}/{deployment.name}"
             lines.append(f"  {deployment.name:<20} when asked for: {call}")
         for timing in deployment.timings:
             fires = f"next {timing.next:%Y-%m-%d %H:%M} {timing.zone}" if timing.next else "never fires"

@@ -51,19 +51,24 @@ def score(cache: Path, identity: Sequence[str], test: Path, labels: Sequence[str
         load: gives the champion.
         say: is told how far it is.
     """
-    kept = cache / f"{lockfile.digest(list(identity))[:16]}.parquet"
-    if (found := _recall(kept, labels)) is not None:
-        kept.touch()
+    place = kept(cache, identity)
+    if (found := _recall(place, labels)) is not None:
+        place.touch()
         return found
     with load() as predict:
         own = predict([])[0]
         if set(own) != set(labels) or len(own) != len(labels):
             return Scored(own)
-        _write(kept, own, test, predict, say)
+        _write(place, own, test, predict, say)
     _forget(cache)
-    made = _recall(kept, labels)
+    made = _recall(place, labels)
     assert made is not None
     return made
+
+
+def kept(cache: Path, identity: Sequence[str]) -> Path:
+    """Where the logits of ``identity`` are kept: the columns row and logits, by the champion's own classes."""
+    return cache / f"{lockfile.digest(list(identity))[:16]}.parquet"
 
 
 def _recall(path: Path, labels: Sequence[str]) -> Scored | None:

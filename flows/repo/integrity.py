@@ -50,7 +50,21 @@ def discard_damaged(workspace: Workspace, stage: str) -> list[str]:
             if not _sound(repo.cache.local, place, out["md5"]):
                 wrong.append(out["path"])
                 _remove(place)
+    if wrong:
+        _remove_dangling(workspace)
     return wrong
+
+
+def _remove_dangling(workspace: Workspace) -> None:
+    """With `cache.type` symlink, other results may have led to a file that was just removed; DVC fails at such links.
+
+    Without them it sees that the result isn't whole, and it is restored or made anew.
+    """
+    outs = [out["path"] for entry in workspace.lock_entries().values() for out in entry.get("outs", [])]
+    for place in (workspace.root / path for path in outs):
+        for path in [place, *place.rglob("*")]:
+            if path.is_symlink() and not path.exists():
+                path.unlink()
 
 
 def _sound(cache: Any, place: Path, value: str) -> bool:

@@ -43,7 +43,8 @@ def _configure(home: Workspace, worktree: Workspace) -> None:
         found: dict[str, Any] = {"remote": _paths(Config._load_paths(theirs, repo.config.files["repo"]))}
         merge(found, _plain(repo.config.read("local")))
         # Links cost neither time nor space. They are read-only, and what a stage writes it writes anew.
-        merge(found, {"cache": {"dir": repo.cache.local_cache_dir, "type": "reflink,hardlink,copy"}})
+        kinds = repo.config["cache"].get("type") or "reflink,hardlink,copy"
+        merge(found, {"cache": {"dir": repo.cache.local_cache_dir, "type": kinds}})
         # DVC's record of the files here goes when the worktree does.
         merge(found, {"core": {"site_cache_dir": str(worktree.root / ".dvc" / "tmp" / "site")}})
         private.touch(mode=0o600)  # it may hold credentials

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +43,7 @@ class Deployed:
 
     name: str
     timings: list[Timing]
+    flow: str = FLOW
 
 
 def lasting_api(root: Path) -> str:
@@ -70,8 +71,8 @@ def lasting_api(root: Path) -> str:
     return str(url)
 
 
-def declared(root: Path) -> list[str]:
-    """The names of the deployments in prefect.yaml.
+def declared(root: Path) -> dict[str, str]:
+    """The deployments in prefect.yaml: the flow of each, by its name.
 
     Raises:
         UserError: there is no such file, or no deployment in it.
@@ -79,10 +80,10 @@ def declared(root: Path) -> list[str]:
     path = root / FILE
     found = load_yaml(path) if path.exists() else None
     deployments = found.get("deployments") if isinstance(found, dict) else None
-    names = [str(each["name"]) for each in deployments or [] if isinstance(each, dict) and each.get("name")]
-    if not names:
+    named = [each for each in deployments or [] if isinstance(each, dict) and each.get("name")]
+    if not named:
         raise UserError(f"Expected {FILE} with named deployments, found none.", "See docs/schedules.md.", "parameters")
-    return names
+    return {str(each["name"]): str(each.get("entrypoint", FLOW)).rpartition(":")[2] for each in named}
 
 
 def register(root: Path, names: Sequence[str]) -> list[Deployed]:
@@ -98,12 +99,12 @@ def register(root: Path, names: Sequence[str]) -> list[Deployed]:
     if unknown:
         raise UserError(f"{FILE} has no deployment {', '.join(unknown)}.", f"It has {', '.join(known)}.", "parameters")
     _make_pool()
-    wanted = list(names) or known
+    wanted = list(names) or list(known)
     # Prefect would write this machine's folder into the deployment, where every worker is to fill in its own.
     command = ["env", "-u", PROJECT, sys.executable, "-m", "prefect", "--no-prompt", "deploy"]
     command += [word for name in wanted for word in ("--name", name)]
     code, lines = Process(command, root, TELEMETRY_OFF | {"COLUMNS": "120"}).follow(lambda _: None)
-    found = _registered(wanted)
+    found = _registered({name: known[name] for name in wanted})
     if code or len(found) < len(wanted):
         said = "\n".join(line for line in lines[-25:] if line.strip())
         raise UserError(f"Prefect did not register {', '.join(wanted)}:\n{said}", f"Mend {FILE}.", "parameters")
@@ -127,17 +128,17 @@ def _make_pool() -> None:
                 client.create_work_pool(pool)
 
 
-def _registered(names: Sequence[str]) -> list[Deployed]:
+def _registered(named: Mapping[str, str]) -> list[Deployed]:
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
     found = []
     with get_client(sync_client=True) as client:
-        for name in names:
+        for name, flow in named.items():
             with contextlib.suppress(ObjectNotFound):
-                deployment = client.read_deployment_by_name(f"{FLOW}/{name}")
+                deployment = client.read_deployment_by_name(f"{flow}/{name}")
                 timings = [timing(each.schedule) for each in deployment.schedules if each.active]
-                found.append(Deployed(name, [] if deployment.paused else timings))
+                found.append(Deployed(name, [] if deployment.paused else timings, flow))
     return found
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CODE = Path(__file__).with_name("pyfunc_model.py")
 LENGTH = "stillhouse.max_length"  # what the model's code cuts texts to
+BY_REFERENCE = "stillhouse.dvc.hash"
+"""Of a model that isn't copied: DVC's hash of the stage's output that holds it."""
 _LIBRARIES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pandas")
 _WITH_ADAPTER = (*_LIBRARIES, "peft")
 _WITH_ONNX = ("mlflow", "onnxruntime", "transformers", "tokenizers", "numpy", "pandas")
@@ -38,7 +40,7 @@ def ensure(client: MlflowClient, experiment: str, run_id: str, model: ModelRecor
     """
     from mlflow.entities import LoggedModelOutput
 
-    known = _find(client, experiment, model.content, max_length)
+    known = _find(client, experiment, model.content, max_length, copied=model.reference is None)
     model_id = known or _log(client, experiment, run_id, model, texts, max_length)
     outputs = client.get_run(run_id).outputs
     if model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
@@ -46,27 +48,36 @@ def ensure(client: MlflowClient, experiment: str, run_id: str, model: ModelRecor
     return model_id
 
 
-def _find(client: MlflowClient, experiment: str, content: str, max_length: int) -> str | None:
-    """The finished model of this content and length; those that a killed run left unfinished are removed."""
+def _find(client: MlflowClient, experiment: str, content: str, max_length: int, *, copied: bool = True) -> str | None:
+    """The finished model of this content and length; those that a killed run left unfinished are removed.
+
+    One that was logged by reference counts only where it need not be ``copied``.
+    """
     wanted = f"tags.`{CONTENT}` = '{content}' AND tags.`{LENGTH}` = '{max_length}'"
     found = client.search_logged_models([experiment], wanted)
     ready = [model.model_id for model in found if model.status == "READY"]
     for model in found:
         if model.model_id not in ready:
             client.delete_logged_model(model.model_id)
-    return ready[0] if ready else None
+    files = [model.model_id for model in found if model.model_id in ready and BY_REFERENCE not in model.tags]
+    return next(iter(files or ([] if copied else ready)), None)
 
 
 def _log(client: MlflowClient, experiment: str, run_id: str, model: ModelRecord, texts: Path, max_length: int) -> str:
     """Log the model; it becomes READY, and so is found again, only after the check."""
     tags = {CONTENT: model.content, LENGTH: str(max_length)}
     tags |= {"stillhouse.stage": model.stage, "stillhouse.version": model.version}
-    logged = client.create_logged_model(experiment, model.name, run_id, tags, model_type="text-classification")
+    where = dict(model.reference or {})
+    tags |= where
+    logged = client.create_logged_model(experiment, model.name, run_id, tags, where, "text-classification")
     try:
-        with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
-            save(Path(folder) / "model", model.folder, max_length, logged, run_id)
-            client.log_model_artifacts(logged.model_id, f"{folder}/model")
-        check(client, logged, model, texts)
+        if model.reference is None:
+            with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
+                save(Path(folder) / "model", model.folder, max_length, logged, run_id)
+                client.log_model_artifacts(logged.model_id, f"{folder}/model")
+            check(client, logged, model, texts)
+        else:
+            check_here(model, texts, max_length)
     except BaseException:
         with contextlib.suppress(Exception):  # the first error is the one to tell; _find cleans up the rest
             client.finalize_logged_model(logged.model_id, "FAILED")
@@ -125,10 +136,30 @@ def check(client: MlflowClient, logged: LoggedModel, model: ModelRecord, texts: 
     rows, expected = sample(model.predictions, texts)
     with downloaded(client, logged.artifact_location) as path:
         found = mlflow.pyfunc.load_model(path).predict(rows, params={"return": "logits"}).to_numpy()
+    _compare(model, "loads back from MLflow", found, expected)
+
+
+def check_here(model: ModelRecord, texts: Path, max_length: int) -> None:
+    """Compare the logits of a model that is logged by reference, as it lies in the workspace, with the evaluation's.
+
+    Raises:
+        UserError: they differ (``model``).
+    """
+    import torch
+
+    from components.ml.models.loading import load
+    from components.ml.models.scoring import predict_logits
+
+    rows, expected = sample(model.predictions, texts)
+    found = predict_logits(*load(model.folder, torch.device("cpu")), rows, max_length=max_length)
+    _compare(model, f"in {model.folder} comes", found, expected)
+
+
+def _compare(model: ModelRecord, comes: str, found: np.ndarray, expected: np.ndarray) -> None:
     if found.shape != expected.shape or not np.allclose(found, expected, rtol=model.tolerance, atol=model.tolerance):
         gap = np.abs(found - expected).max() if found.shape == expected.shape else float("nan")
         raise UserError(
-            f"The model '{model.name}' loads back from MLflow with other logits than it was evaluated with: "
+            f"The model '{model.name}' {comes} with other logits than it was evaluated with: "
             f"{expected.shape} expected, {found.shape} came, largest difference {gap:.2g}.",
             "Evaluate again under the installed library versions (`dvc repro -f -s evaluate`); nothing was registered.",
             kind="model",

@@ -29,7 +29,8 @@ class ModelRecord:
     ``version`` the component's; ``metrics`` come from :func:`model_metrics`;
     ``history`` is the training curve (JSON lines), None for a model that was not trained here;
     ``predictions`` holds the logits of the test rows, for the check after logging: loaded back, the model must give
-    them to within ``tolerance``.
+    them to within ``tolerance``;
+    ``reference`` says where a model can be had that isn't copied into MLflow, None for one that is.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ModelRecord:
     params: Mapping[str, str | float | int] = field(default_factory=dict)
     history: Path | None = None
     tolerance: float = FLOAT_TOLERANCE
+    reference: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -460,3 +460,22 @@ def test_parameters_become_flat_with_dotted_keys() -> None:
         "benchmark.latency_texts": 7,
         "benchmark.throughput_texts": 512,
     }
+
+
+def test_models_above_the_limit_are_left_to_dvc_but_never_the_registered_one(toy: Toy) -> None:
+    from components.loader import load_yaml
+    from components.params.project import Params
+    from flows import effects as module
+
+    settings = "[core]\n    remote = store\n['remote \"store\"']\n    url = https://me:secret@host/x\n"
+    (toy.root / ".dvc/config").write_text(settings)
+    for stage, size in (("teacher", 3_000), ("distill", 1_000), ("control", 3_000), ("finetune", 3_000)):
+        (toy.root / "artifacts" / stage / "model").mkdir(parents=True)
+        (toy.root / "artifacts" / stage / "model/weights").write_bytes(b"x" * size)
+    sample = Params.model_validate(load_yaml(Path(__file__).parents[1] / "params.yaml"))
+    params = sample.model_copy(update={"publish": Publish(copy_below_gb=2e-6)})
+    found = module._by_reference(toy.workspace, params, registers=True)
+    assert set(found) == {"teacher", "student_without_distillation"}
+    assert "store https://" in found["teacher"]["stillhouse.dvc.remote"]
+    assert "secret" not in str(found)
+    assert "lora" in module._by_reference(toy.workspace, params, registers=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from flows.models import DIRECT, contents, evaluated, models
+from flows.models import DIRECT, contents, evaluated, megabytes, models, reference
 
 MAIN = {"teacher": "teacher", "student": "distill", "student_without_distillation": "control", "lora": "finetune"}
 
@@ -43,3 +43,20 @@ def test_more_seeds_do_not_make_another_direct_fine_tune(tmp_path: Path) -> None
     before = contents(tmp_path)
     write(tmp_path, direct="abc", controls="with two seeds")
     assert contents(tmp_path) == before
+
+
+def test_a_reference_says_what_it_is_where_it_is_and_how_to_get_it(tmp_path: Path) -> None:
+    write(tmp_path, direct=None)
+    folder = tmp_path / "artifacts/teacher/model"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep/weights").write_bytes(b"x" * 1_500_000)
+    assert megabytes(folder) == 1.5
+    found = reference(tmp_path, models()[0], "store s3://bucket/path")
+    assert {name.removeprefix("stillhouse.dvc."): value for name, value in found.items()} == {
+        "hash": "hash of teacher",
+        "output": "artifacts/teacher",
+        "path": "artifacts/teacher/model",
+        "remote": "store s3://bucket/path",
+        "megabytes": "1.5",
+        "fetch": "dvc get . artifacts/teacher/model --rev COMMIT --out FOLDER",
+    }

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from components.errors import UserError
 from components.ml.models.scoring import load_classifier, predict_logits
 from flows.tracking import models, store
 from flows.tracking.record import PipelineRecord
@@ -158,3 +159,53 @@ def test_requirements_are_pinned(published_root: Path) -> None:
         assert {line.split("==")[0] for line in lines} >= {"mlflow", "torch", "transformers"}
         assert not any(line.startswith("peft") for line in lines)  # only a model with an adapter/ needs it
         assert all("==" in line and "+" not in line for line in lines)
+
+
+WHERE = {"stillhouse.dvc.hash": "0123.dir", "stillhouse.dvc.path": "artifacts/teacher/model"}
+
+
+def large_teacher(record: PipelineRecord, reference: dict[str, str] | None) -> PipelineRecord:
+    """The record of a teacher and the model that is registered; the teacher is logged by reference."""
+    teacher = dataclasses.replace(record.models[0], reference=reference)
+    return dataclasses.replace(record, models=[teacher, record.models[-1]])
+
+
+def test_a_large_model_is_logged_with_where_it_is_and_without_its_files(
+    make_tracker: Trackers, finished_run: PipelineRecord
+) -> None:
+    tracker = make_tracker()
+    first = tracker.publish(large_teacher(finished_run, WHERE))
+    assert tracker.publish(large_teacher(finished_run, WHERE)).models == first.models
+    client = MlflowClient(store.tracking_uri(tracker.root))
+    logged = client.get_logged_model(first.models["teacher"])
+    assert logged.status == "READY"
+    assert WHERE.items() <= logged.tags.items()
+    assert logged.params == WHERE
+    assert "accuracy" in {metric.key for metric in logged.metrics}
+    copied = client.get_logged_model(first.models["lora"])
+    assert [files(model) for model in (logged, copied)] == [[], ["model.safetensors"]]
+
+
+def files(model: Any) -> list[str]:
+    folder = Path(model.artifact_location.removeprefix("file://"))
+    return [path.name for path in folder.rglob("*.safetensors")]
+
+
+def test_with_a_higher_limit_it_is_copied_and_stays_so_with_a_lower_one(
+    make_tracker: Trackers, finished_run: PipelineRecord
+) -> None:
+    tracker = make_tracker()
+    referred = tracker.publish(large_teacher(finished_run, WHERE)).models["teacher"]
+    copied = tracker.publish(large_teacher(finished_run, None)).models["teacher"]
+    assert copied != referred
+    assert tracker.publish(large_teacher(finished_run, WHERE)).models["teacher"] == copied
+    assert files(MlflowClient(store.tracking_uri(tracker.root)).get_logged_model(copied))
+
+
+def test_a_model_logged_by_reference_must_give_the_logits_of_its_evaluation(
+    make_tracker: Trackers, finished_run: PipelineRecord
+) -> None:
+    record = large_teacher(finished_run, WHERE)
+    wrong = dataclasses.replace(record.models[0], predictions=record.models[1].predictions)
+    with pytest.raises(UserError, match=r"'teacher' in .* comes with other logits"):
+        make_tracker().publish(dataclasses.replace(record, models=[wrong, record.models[1]]))

@@ -1,0 +1,53 @@
+"""The section ``monitoring`` of params.yaml: when incoming texts count as other than those of the training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from components.params.section import Count, Positive, Section, Share
+
+
+class Thresholds(Section):
+    """The least effect that counts as drift, if it is significant too; null: that test isn't made.
+
+    Args:
+        length: Kolmogorov-Smirnov distance of the texts' lengths, in characters and in words.
+        unseen_words: share of a text's words that no training text has, by how much more than on held-out rows.
+        word_frequencies: Jensen-Shannon divergence of the words' frequencies, in bits, above what chance gives.
+        labels: total variation distance of the predicted labels' shares, against the test rows.
+        confidence: Kolmogorov-Smirnov distance of the predicted labels' probabilities, against the test rows.
+        accuracy: accuracy below the one on the test rows, as a share, where labels have come.
+    """
+
+    length: Share | None = 0.1
+    unseen_words: Share | None = 0.03
+    word_frequencies: Share | None = 0.02
+    labels: Share | None = 0.15
+    confidence: Share | None = 0.15
+    accuracy: Share | None = 0.03
+
+
+class Monitoring(Section):
+    """How the logged rows of the model in use are compared with its training; no stage depends on it.
+
+    Args:
+        group: whose training and test rows are expected: a group, ``all``, or null for the group of the fine-tune.
+        window_days: the rows of so many days count.
+        min_rows: with fewer logged rows nothing is tested.
+        min_labels: with fewer rows whose labels have come, accuracy is told and not tested.
+        level: the chance of a false alarm, for all tests of one report together.
+        thresholds: the effects that matter.
+        retrain: whether drift starts the training deployment.
+        deployment: its name in prefect.yaml.
+    """
+
+    group: Annotated[str, Field(min_length=1)] | None = None
+    window_days: Positive = 7.0
+    min_rows: Count = 200
+    min_labels: Count = 50
+    level: Annotated[float, Field(ge=0.0001, le=0.5)] = 0.01
+    thresholds: Thresholds = Thresholds()
+    retrain: Literal["never", "drift"] = "never"
+    deployment: Annotated[str, Field(min_length=1)] = "on-demand"

@@ -1,0 +1,195 @@
+"""Compares what was logged of the model in use with its training, and writes the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import UserError
+from components.params.project import Params
+from flows.drift import comparing, late, report, said, scored, shifts, texts, training, watched
+from flows.drift.comparing import Window
+from flows.drift.said import Said
+from flows.repo.workspace import Workspace
+
+if TYPE_CHECKING:
+    from flows.tracking.champions import Champions, Version
+
+CONFIDENCE = 0.95
+
+
+def champions(workspace: Workspace, params: Params) -> Champions:
+    """The registered model whose champion is watched."""
+    from flows.tracking.champions import Champions
+    from flows.tracking.tracker import Tracker
+
+    return Champions(Tracker(workspace.root, params.publish.experiment), params.publish.registered_model)
+
+
+def moment(text: str, now: datetime) -> datetime:
+    """``7d``, ``24h`` or ``90m`` before ``now``, or a date or time; without a zone it is UTC.
+
+    Raises:
+        UserError: it is none of these, or not before ``now``.
+    """
+    units = {"d": "days", "h": "hours", "m": "minutes"}
+    try:
+        if text[-1:] in units:
+            found = now - timedelta(**{units[text[-1]]: float(text[:-1])})
+        else:
+            parsed = datetime.fromisoformat(text)
+            found = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        found = now
+    if found >= now:
+        raise UserError(
+            f"Expected for --since 7d, 24h, 90m or a time in the past such as 2026-11-20, got '{text}'.",
+            "",
+            "parameters",
+        )
+    return found.astimezone(UTC)
+
+
+def monitor(
+    workspace: Workspace,
+    params: Params,
+    registered: Champions,
+    since: datetime | None = None,
+    labels: Path | None = None,
+    now: datetime | None = None,
+) -> dict[str, Any]:
+    """Compare the logged rows of the champion with its training; write and return the report.
+
+    Starts the training deployment if there is drift and parameters ask for it; what keeps that from being done is
+    told in the report.
+
+    Raises:
+        UserError: there is no model, no training rows, or something is wrong with the log or the labels.
+    """
+    until = now or datetime.now(UTC)
+    start = since or until - timedelta(days=params.monitoring.window_days)
+    watched.check(workspace.root)
+    version = watched.version(registered)
+    if labels is not None and not labels.is_file():
+        raise late.unreadable(labels, "there is no such file")
+    empty = _report(registered, version, params, start, until)
+    workspace.state.mkdir(exist_ok=True)
+    files = scored.files(workspace.owner.root)
+    found = empty
+    if files:
+        window = Window(files, version.content or "", start, until)
+        found = empty | _compared(workspace, params, registered, version, window, labels)
+    if found["outcome"] == report.DRIFT and params.monitoring.retrain == "drift":
+        found["retraining"] = training.start(workspace, params.monitoring.deployment, version.content or "")
+    report.write(workspace.root, found)
+    return found
+
+
+def _report(
+    registered: Champions, version: Version, params: Params, since: datetime, until: datetime
+) -> dict[str, Any]:
+    """The report of an empty log; all keys are there."""
+    return {
+        "outcome": report.NOTHING,
+        "model": {"name": registered.name, "version": version.number, "content": version.content},
+        "group": params.monitoring.group or params.finetune.group,
+        "since": since.isoformat(timespec="seconds"),
+        "until": until.isoformat(timespec="seconds"),
+        "rows": 0,
+        "first": None,
+        "last": None,
+        "other_models": {},
+        "tests": [],
+        "labels": None,
+        "notes": [],
+        "retraining": None,
+        "rules": params.monitoring.model_dump(),
+    }
+
+
+def _compared(
+    workspace: Workspace, params: Params, registered: Champions, version: Version, window: Window, labels: Path | None
+) -> dict[str, Any]:
+    """What the log adds to the report."""
+    rules, root = params.monitoring, workspace.root
+    group = rules.group or params.finetune.group
+    with (
+        tempfile.TemporaryDirectory(prefix="monitoring-", dir=workspace.state) as folder,
+        texts.opened(Path(folder)) as database,
+    ):
+        logged = scored.opened(database, window.files, window.content, window.since, window.until)
+        enough = logged.rows >= rules.min_rows
+        reference = notes = None
+        if enough or (labels and logged.rows):
+            reference, notes = _on_test_rows(workspace, registered, version, group)
+        tests, told = [], None
+        if labels and logged.rows:
+            known = list(reference.labels) if reference else said.labels_of(root / watched.VALIDATED / "schema.json")
+            matched = late.match(database, labels, known)
+            if reference and reference.hits and matched.hits:
+                tests += comparing.of_hits(reference.hits, matched.hits, rules)
+            told = _told(matched, reference, tested=bool(tests))
+        if enough:
+            tests += comparing.of_texts(database, root, group, window, rules)
+            if reference:
+                tests += comparing.of_predictions(reference, said.of_log(database), rules)
+    tests = shifts.decided(tests, rules.level)
+    return {
+        "outcome": _outcome(logged, enough, tests),
+        "rows": logged.rows,
+        "first": logged.first.isoformat(timespec="seconds") if logged.first else None,
+        "last": logged.last.isoformat(timespec="seconds") if logged.last else None,
+        "other_models": logged.others,
+        "tests": [dataclasses.asdict(test) for test in tests],
+        "labels": told,
+        "notes": notes or [],
+    }
+
+
+def _outcome(logged: scored.Logged, enough: bool, tests: list[shifts.Shift]) -> str:
+    if any(test.drifted for test in tests):
+        return report.DRIFT
+    if enough:
+        return report.STEADY
+    if logged.rows:
+        return report.TOO_FEW
+    return report.OTHER_MODEL if logged.others else report.NOTHING
+
+
+def _on_test_rows(
+    workspace: Workspace, registered: Champions, version: Version, group: str
+) -> tuple[Said | None, list[str]]:
+    """What the model said of the test rows, and what stands in the way of comparing with it."""
+    notes = []
+    known = (version.decision or {}).get("test")
+    if known not in (None, workspace.output_hash(watched.TEST)):
+        notes.append("The data here are others than those the model was decided on: it is compared with today's.")
+    try:
+        predicted = watched.predictions(workspace, registered, version)
+    except UserError as error:
+        if error.kind != "model":
+            raise
+        return None, [*notes, f"What the model says can't be compared: {error.message}"]
+    if predicted is None:
+        return None, [*notes, "What the model says can't be compared: it knows other labels than today's data."]
+    reference = comparing.on_test_rows(workspace.root, group, predicted)
+    if not reference.rows:
+        return None, [*notes, f"What the model says can't be compared: no test row belongs to the group '{group}'."]
+    return reference, notes
+
+
+def _told(matched: late.Late, reference: Said | None, *, tested: bool) -> dict[str, Any]:
+    """The labels that came later, as data."""
+    hits, before = matched.hits, reference.hits if reference else None
+    kept = ("key", "given", "conflicting", "unmatched", "unknown", "examples")
+    return {
+        "rows": hits.rows if hits else 0,
+        "accuracy": hits.accuracy if hits else None,
+        "ci": list(hits.interval(CONFIDENCE)) if hits else None,
+        "confidence": CONFIDENCE,
+        "reference": before.accuracy if before else None,
+        "tested": tested,
+    } | {name: getattr(matched, name) for name in kept}
