@@ -3,22 +3,26 @@
 It needs transformers for the tokenizer, and onnxruntime where the model folder has a ``model.onnx``; else torch, and
 peft where it has an ``adapter/``.
 
-Input: a list or array of texts, or a table with a column ``text``.
-Output: ``label`` and ``score``; with ``params={"return": "probabilities"}`` or ``"logits"`` one column for each label.
+Input: a list or array of texts, or a table with a column ``text``; anything else is refused, over HTTP with code 400.
+Output: ``label`` and ``score``, the label's probability; with ``params={"return": "probabilities"}`` or ``"logits"``
+one column for each label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 _BATCH = 32
+_CHARACTERS = 256
+"""What stands behind this many characters for each token is cut unread: megabytes would take seconds to tokenise."""
 _Forward = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 """From the tokenizer's arrays of shape (texts, tokens) to float32 logits of shape (texts, labels)."""
 _RETURNS = ("label", "probabilities", "logits")
@@ -33,8 +37,9 @@ class TextClassifier(PythonModel):
 
         folder = Path(context.artifacts["model"])
         self.max_length = int((context.model_config or {})["max_length"])
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        names = AutoConfig.from_pretrained(folder, local_files_only=True).id2label
+        offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, **offline)
+        names = AutoConfig.from_pretrained(folder, **offline).id2label
         self.labels = [names[index] for index in range(len(names))]
         self.forward = _of_onnx(folder) if (folder / "model.onnx").is_file() else _of_torch(folder)
 
@@ -45,7 +50,7 @@ class TextClassifier(PythonModel):
         """Label and score of each text, or one column for each label."""
         wanted = (params or {}).get("return", "label")
         if wanted not in _RETURNS:
-            raise ValueError(f"params: expected 'return' to be one of {', '.join(_RETURNS)}; got {wanted!r}.")
+            raise _refused(f"params: expected 'return' to be one of {', '.join(_RETURNS)}; got {wanted!r:.100}.")
         logits = self._logits(_texts(model_input))
         if wanted == "logits":
             return pd.DataFrame(logits, columns=self.labels)
@@ -58,6 +63,8 @@ class TextClassifier(PythonModel):
     def _logits(self, texts: list[str]) -> np.ndarray:
         """float32 array of shape (texts, labels), in input order; batches hold texts of similar length."""
         logits = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        if self.tokenizer.truncation_side == "right":
+            texts = [text[: _CHARACTERS * self.max_length] for text in texts]
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         for start in range(0, len(order), _BATCH):
             batch = order[start : start + _BATCH]
@@ -94,7 +101,7 @@ def _of_torch(folder: Path) -> _Forward:
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
     )
     adapter = folder / "adapter"
     if adapter.is_dir():
@@ -112,15 +119,51 @@ def _of_torch(folder: Path) -> _Forward:
 
 
 def _texts(data: Any) -> list[str]:
-    """The texts in any of the accepted forms."""
+    """The texts in any of the accepted forms.
+
+    Raises:
+        MlflowException: they are in none of these, or one of them is no text (INVALID_PARAMETER_VALUE).
+    """
     if isinstance(data, pd.DataFrame):
-        if "text" not in data.columns and len(data.columns) != 1:
-            raise ValueError(f"expected a column 'text'; got the columns {', '.join(map(str, data.columns))}.")
-        data = data["text"] if "text" in data.columns else data.iloc[:, 0]
+        data = _column(data)
     if isinstance(data, dict):
+        if "text" not in data:
+            raise _refused(f"expected 'text'; got {_listed(data)}.")
         data = data["text"]
-    values = [data] if isinstance(data, str) else list(data)
-    return [value["text"] if isinstance(value, dict) else str(value) for value in values]
+    if np.ndim(data) == 0 and not isinstance(data, list | tuple):
+        data = [data.item() if isinstance(data, np.ndarray) else data]
+    return [_text(index, value) for index, value in enumerate(data)]
+
+
+def _column(table: pd.DataFrame) -> Sequence[Any]:
+    """The column ``text``, or the only one if it has no name of its own."""
+    if "text" in table.columns and list(table.columns).count("text") == 1:
+        return list(table["text"])
+    if len(table.columns) == 1 and table.columns[0] == 0:
+        return list(table.iloc[:, 0])
+    if table.empty and not len(table.columns):
+        return []
+    raise _refused(f"expected one column 'text'; got the columns {_listed(table.columns)}.")
+
+
+def _text(index: int, value: Any) -> str:
+    if isinstance(value, dict):
+        value = value.get("text")
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")  # JSON can hold half a character
+    value = value.item() if isinstance(value, np.generic) else value
+    found = f"{value!r:.100} ({type(value).__name__})"
+    raise _refused(f"expected texts; number {index}, counted from 0, is {found}.")
+
+
+def _listed(names: Any) -> str:
+    shown = [f"'{name}'" for name in list(names)[:20]]
+    return ", ".join(shown) or "none"
+
+
+def _refused(message: str) -> MlflowException:
+    refusal: MlflowException = MlflowException.invalid_parameter_value(message[:1000])
+    return refusal
 
 
 set_model(TextClassifier())

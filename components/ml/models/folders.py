@@ -18,6 +18,7 @@ TOKENIZERS = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill")
 # How the model families of transformers name their number of encoder layers.
 _LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "encoder_layers")
 _OFFSET_MODELS = (
@@ -38,14 +39,15 @@ def check_folder(folder: Path, max_length: int | None = None, key: str = BASE) -
         key: the key of params.yaml that names the folder.
 
     Raises:
-        UserError: the folder is missing, isn't in transformers' format, holds no safetensors weights or no
-            tokenizer, or the model's context is shorter than ``max_length``.
+        UserError: the folder is missing, isn't in transformers' format, holds a pickle, code, no safetensors weights
+            or no tokenizer, or the model's context is shorter than ``max_length``.
     """
     if not folder.is_dir():
         raise _refused(
             f"The model folder {folder} does not exist ({key}).",
             "Name a folder with a transformers model; `stillhouse data pull` gets the demonstration's.",
         )
+    refuse_code(folder, key)
     positions = _positions(_config(folder, key))
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise _refused(
@@ -59,6 +61,42 @@ def check_folder(folder: Path, max_length: int | None = None, key: str = BASE) -
             f"data.max_length is {max_length}, but the model {folder} ({key}) takes at most {positions} tokens.",
             f"Set data.max_length to {positions} or less, or choose a model with a longer context.",
         )
+
+
+def refuse_code(folder: Path, key: str = "") -> None:
+    """Refuse a model folder that could run code of its own: a pickle, or classes that stand beside the weights.
+
+    Raises:
+        UserError: it names the file and what to do.
+    """
+    named = f"{folder} ({key})" if key else str(folder)
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in PICKLES:
+            raise _refused(
+                f"The model {named} holds {path.relative_to(folder)}, which may be a pickle: loading it runs code.",
+                "Only safetensors weights are read. If you trust the file, convert it elsewhere with "
+                "`AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)`; if model.safetensors is there "
+                f"already, delete {path.name}.",
+            )
+    for name in ("config.json", "tokenizer_config.json"):
+        found = _json(folder / name)
+        if found.get("auto_map"):
+            classes = ", ".join(sorted(map(str, dict(found["auto_map"]))))
+            raise _refused(
+                f"The model {named} brings code of its own: {name} has auto_map ({classes}), which needs "
+                "trust_remote_code.",
+                "Code of models is never run. If transformers knows the architecture "
+                "itself, delete the key auto_map; else choose another model.",
+            )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object; nothing where there is none, which others tell."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def count_layers(folder: Path) -> int | None:

@@ -9,6 +9,8 @@ import onnxruntime
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from components.ml.models.folders import refuse_code
+
 WEIGHTS = "model.onnx"
 PARAMETERS = "parameters"
 """The key under which an exported file says how many parameters compute the logits."""
@@ -47,4 +49,5 @@ class OnnxClassifier:
 
 def load_onnx(folder: Path) -> tuple[OnnxClassifier, PreTrainedTokenizerBase]:
     """The model of a folder with a ``model.onnx``, and its tokenizer."""
+    refuse_code(folder)
     return OnnxClassifier(folder), AutoTokenizer.from_pretrained(folder, local_files_only=True)

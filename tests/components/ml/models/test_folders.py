@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from components.errors import UserError
 from components.ml.models.folders import check_folder, count_layers
+from components.ml.models.onnx_classifier import load_onnx
+from components.ml.models.scoring import load_plain
 
 
 def test_a_sound_base_model_passes(tiny_encoder: Path) -> None:
@@ -74,7 +77,6 @@ def test_a_missing_folder_configuration_weights_or_tokenizer_is_named(tmp_path: 
     with pytest.raises(UserError, match="is not a JSON object"):
         check_folder(tmp_path, 16)
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(UserError, match=r"has no model\.safetensors"):
         check_folder(tmp_path, 16)
     (tmp_path / "model.safetensors").touch()
@@ -86,3 +88,29 @@ def test_the_key_that_names_the_folder_is_told(tiny_encoder: Path, tmp_path: Pat
     for folder, length in ((tmp_path / "nowhere", 16), (tmp_path, 16), (tiny_encoder, 10_000)):
         with pytest.raises(UserError, match=r"\(data\.models\.small\)"):
             check_folder(folder, length, "data.models.small")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "training_args.bin", "deep/head.PT", "model.joblib", "x.pkl"])
+def test_a_pickle_anywhere_in_the_folder_is_refused_even_beside_safetensors(
+    tiny_encoder: Path, tmp_path: Path, name: str
+) -> None:
+    folder = shutil.copytree(tiny_encoder, tmp_path / "model")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"\x80\x04")
+    for load in (check_folder, load_plain, load_onnx):
+        with pytest.raises(UserError, match=name) as caught:
+            load(folder)
+        assert "save_pretrained" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_code_that_comes_with_a_model_is_refused_and_never_run(tiny_encoder: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(tiny_encoder, tmp_path / "model")
+    ran = tmp_path / "ran"
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
+    config = json.loads((folder / name).read_text()) | {"auto_map": {"AutoConfig": "own.Own"}}
+    (folder / name).write_text(json.dumps(config))
+    for load in (check_folder, load_plain):
+        with pytest.raises(UserError, match=f"{name} has auto_map"):
+            load(folder)
+    assert not ran.exists()

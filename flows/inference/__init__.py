@@ -1,0 +1,1 @@
+"""Scoring with a registered model: the log of what was scored."""

@@ -1,0 +1,55 @@
+"""The log of scored texts: Parquet files in .stillhouse/scored, one for each scored part, names sortable by time."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.settings import STATE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FOLDER = STATE / "scored"
+_STAMP = "%Y%m%dT%H%M%S.%fZ"
+
+
+def schema() -> pa.Schema:
+    """The columns: ``score`` is the label's probability, ``content`` the hash of the model's content."""
+    import pyarrow as pa
+
+    texts = [pa.field(name, pa.string(), name == "id") for name in ("text", "id", "label")]
+    model = [pa.field(name, pa.string(), False) for name in ("model", "content")]
+    return pa.schema(
+        [*texts, pa.field("score", pa.float64(), False), *model, pa.field("at", pa.timestamp("us", "UTC"), False)]
+    )
+
+
+def append(root: Path, table: pa.Table) -> Path:
+    """Write a part of the log; it appears whole or not at all.
+
+    Args:
+        root: the project's folder.
+        table: the columns of `schema`, in any order.
+    """
+    import pyarrow.parquet as pq
+
+    wanted = schema()
+    folder = root / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{datetime.now(UTC).strftime(_STAMP)}-{uuid.uuid4().hex[:8]}.parquet"
+    draft = folder / f".{name}.partial"
+    try:
+        pq.write_table(table.select(wanted.names).cast(wanted), draft)
+        draft.replace(folder / name)
+    finally:
+        draft.unlink(missing_ok=True)
+    return folder / name
+
+
+def read(root: Path, since: datetime | None = None) -> list[Path]:
+    """The parts of the log, the oldest first; with ``since``, which must have a time zone, those written from then."""
+    first = since.astimezone(UTC).strftime(_STAMP) if since else ""
+    return sorted(path for path in (root / FOLDER).glob("[!.]*.parquet") if path.name >= first)
