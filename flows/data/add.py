@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.errors import UserError, disk_full
-from components.ml.models.folders import check_folder
+from components.ml.models.folders import PICKLES, check_format, refuse_classes
 from components.validate.formats import EXTENSIONS, column_names, count_rows
 from components.validate.reading import shards
 from flows.data.suggest import suggest_section
@@ -20,7 +20,7 @@ from flows.repo.workspace import Workspace
 __all__ = ["add", "suggest_section"]
 
 # Neither read from a base model's folder nor safe to load.
-NOT_COPIED = shutil.ignore_patterns(".*", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.pkl")
+NOT_COPIED = shutil.ignore_patterns(".*", "*.h5", "*.msgpack", "*.onnx", *(f"*{suffix}" for suffix in PICKLES))
 
 
 def add(
@@ -105,7 +105,8 @@ def _check_model(name: str) -> None:
             f"(`hf download {name} --local-dir {folder.name}`) and give that folder.",
             kind="data",
         )
-    check_folder(folder)
+    refuse_classes(folder)
+    check_format(folder)
 
 
 def _check_place(workspace: Workspace, names: set[str]) -> None:

@@ -48,7 +48,7 @@ def test_a_sweep_trains_nothing_twice_ranks_and_leaves_the_checkout_as_it_was(co
     assert "Traceback" not in refused.stderr
     grid = ("evaluate.bootstrap.resamples=200,300", "finetune.group=products")
     planned = copied.run("stillhouse", "sweep", *grid, "--plan")
-    assert "at most 1 to run, 8 there already, 7 shared" in planned.stdout
+    assert "at most 1 to run, 9 there already, 8 shared" in planned.stdout
     assert "▸" not in planned.stdout
     done = copied.run("stillhouse", "sweep", *grid, "--metric", "student.accuracy", "--name", "resamples")
     assert [line.split()[2] for line in done.stdout.splitlines() if " done in " in line] == ["evaluate"]

@@ -8,7 +8,7 @@ from typing import Any
 
 Project = Any
 SET = ("--set", "finetune.phases.specific.epochs=3")
-AFTER_IT = {"controls", "finetune", "evaluate"}
+AFTER_IT = {"controls", "finetune", "export", "evaluate"}
 
 
 def checkout(project: Project) -> list[Any]:

@@ -48,6 +48,16 @@ def check_folder(folder: Path, max_length: int | None = None, key: str = BASE) -
             "Name a folder with a transformers model; `stillhouse data pull` gets the demonstration's.",
         )
     refuse_code(folder, key)
+    check_format(folder, max_length, key)
+
+
+def check_format(folder: Path, max_length: int | None = None, key: str = BASE) -> None:
+    """What ``check_folder`` refuses of a folder that is there, but for pickles and code: who copies leaves them out.
+
+    Raises:
+        UserError: the folder isn't in transformers' format, holds no safetensors weights or no tokenizer, or the
+            model's context is shorter than ``max_length``.
+    """
     positions = _positions(_config(folder, key))
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise _refused(
@@ -78,6 +88,16 @@ def refuse_code(folder: Path, key: str = "") -> None:
                 "`AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)`; if model.safetensors is there "
                 f"already, delete {path.name}.",
             )
+    refuse_classes(folder, key)
+
+
+def refuse_classes(folder: Path, key: str = BASE) -> None:
+    """Refuse a model folder whose configuration names classes that stand beside the weights.
+
+    Raises:
+        UserError: it names the file and the classes.
+    """
+    named = f"{folder} ({key})" if key else str(folder)
     for name in ("config.json", "tokenizer_config.json"):
         found = _json(folder / name)
         if found.get("auto_map"):
