@@ -92,6 +92,13 @@ def run_report(url: str) -> None:
     create_link_artifact(url, link_text="The report of this run", key="report")
 
 
+@_harmless
+def mlflow_models(table: str, compared: str) -> None:
+    """Links to the models side by side in MLflow: the runs table, and the page that compares."""
+    create_link_artifact(table, link_text="The models in MLflow's runs table", key="mlflow-models")
+    create_link_artifact(compared, link_text="The models on MLflow's compare page", key="mlflow-compared")
+
+
 @contextlib.contextmanager
 def progress(stage: str) -> Iterator[Callable[[dict[str, Any]], None]]:
     """How far a stage is; gives what takes the lines of its history.jsonl as they come, from any one thread.

@@ -87,6 +87,13 @@ def _method(root: Path) -> str:
     return FINE_TUNING
 
 
+def title(root: Path, model: str) -> str:
+    """A model's name for people, on one line."""
+    method = _method(root)
+    tuned = "fine-tuned" if method == FINE_TUNING else method
+    return TITLES.get(model, model).format(tuned).replace("\n", " ")
+
+
 def measured(root: Path) -> bool:
     """Whether reports/benchmark.json is about the models that dvc.lock names."""
     return (_read(root / BENCHMARK) or {}).get("content") == contents(root)

@@ -153,7 +153,9 @@ def _publish(workspace: Workspace, params: Params, tracker: Tracker, options: Ru
     tracker.describe(published.parent_run_id, {**override_tags(options), **_accepted_tags(workspace)})
     artifacts.mlflow_run(published.url)
     version, name = published.registered_version, published.registered_model
+    artifacts.mlflow_models(published.table, published.compared)
     detail = f"MLflow run {published.parent_run_id[:8]}{f', {name} version {version}' if version else ''}"
+    detail += f" · side by side: {published.table}"
     return Effect(published.parent_run_id, detail)
 
 
@@ -255,6 +257,7 @@ def pipeline_record(workspace: Workspace, params: Params, registers: bool = True
             history=root / model.history,
             tolerance=INT8_TOLERANCE if model.quantised else FLOAT_TOLERANCE,
             reference=left_out.get(model.name),
+            title=compare.title(root, model.name),
         )
         for model in evaluated(root)
     ]

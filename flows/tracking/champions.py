@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
-from flows.tracking import models, registry, runs, store
+from flows.tracking import cards, models, registry, runs, store
 from flows.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CANDIDATE, CHAMPION, PREVIOUS = registry.ALIAS, "champion", "previous"
-DECISION = "stillhouse.decision"
+DECISION = cards.DECISION
 _LONGEST = 5000  # characters of a tag: older servers take no more
 _MOST_REASONS = 5
 
@@ -97,9 +97,10 @@ class Champions:
         return place
 
     def tell(self, version: Version, decision: Mapping[str, Any]) -> None:
-        """Keep what was decided of a version, in its tag."""
+        """Keep what was decided of a version, in its tag, and say it on its page."""
         with self._client() as client:
             client.set_model_version_tag(self.name, version.number, DECISION, _text(decision))
+            cards.refresh(client, self.name)
 
     def tell_run(self, run: str | None, decision: Mapping[str, Any]) -> None:
         """Keep what was decided in the tag of the run that led to it, unless the run is gone."""
@@ -136,6 +137,7 @@ class Champions:
             if now:
                 client.set_registered_model_alias(self.name, PREVIOUS, now)
             client.set_registered_model_alias(self.name, CHAMPION, version.number)
+            cards.refresh(client, self.name)
 
     def to_roll_back(self) -> tuple[Version | None, Version]:
         """The champion and the one before it, whose files are there.
@@ -158,6 +160,7 @@ class Champions:
         with self._client() as client:
             client.set_registered_model_alias(self.name, CHAMPION, previous.number)
             client.delete_registered_model_alias(self.name, PREVIOUS)
+            cards.refresh(client, self.name)
 
 
 def _version(found: ModelVersion, placed: Mapping[str, str]) -> Version:

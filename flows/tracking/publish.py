@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import UserError
-from flows.tracking import curves, models, registry, runs
-from flows.tracking.record import ModelRecord, PipelineRecord
+from flows.tracking import curves, models, registry, runs, views
+from flows.tracking.record import ModelRecord, PipelineRecord, figures, ordered
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +26,11 @@ _ON_PARENT = ("accuracy", "macro_f1", "agreement_with_teacher", "megabytes", "la
 
 @dataclass(frozen=True)
 class Published:
-    """What a publication led to; ``created`` is False when an earlier one of the same lock digest was completed."""
+    """What a publication led to; ``created`` is False when an earlier one of the same lock digest was completed.
+
+    ``url`` is the page of the parent run, ``table`` the runs table with all models side by side, ``compared`` the page
+    that compares those of this run.
+    """
 
     parent_run_id: str
     experiment_id: str
@@ -36,20 +40,28 @@ class Published:
     models: dict[str, str] = field(default_factory=dict)
     registered_model: str | None = None
     registered_version: str | None = None
+    table: str = ""
+    compared: str = ""
 
 
 def publish(client: MlflowClient, experiment: str, record: PipelineRecord, web: str) -> Published:
     """Write the record to MLflow; see :class:`Published`."""
     parent, created = runs.published_parent(client, experiment, record.inputs_digest, record.lock_digest, record.name)
     parent_id = parent.info.run_id
+    views.ensure(client, experiment)
     _describe_parent(client, parent_id, record)
+    shown = ordered(record.models)
     try:
-        children = {model.name: _publish_model(client, experiment, parent_id, record, model) for model in record.models}
+        children = {model.name: _publish_model(client, experiment, parent_id, record, model) for model in shown}
     except UserError as error:
         runs.fail(client, experiment, parent_id, "FAILED", str(error))
         raise
     _add_files(client, parent_id, record.artifacts, {"comparison.md": record.comparison})
-    version = _register(client, record, children, parent_id)
+    version = _register(client, record, children, parent_id, experiment)
+    of_models = [run_id for run_id, _ in children.values()]
+    for place, run_id in enumerate(of_models):
+        runs.describe(client, run_id, {runs.ORDER: f"{parent.info.start_time:015d} {len(shown) - place:03d}"})
+    runs.describe(client, parent_id, {runs.NOTE: _note(record, experiment, of_models)})
     runs.finish(client, parent_id)
     return Published(
         parent_run_id=parent_id,
@@ -60,12 +72,24 @@ def publish(client: MlflowClient, experiment: str, record: PipelineRecord, web: 
         models={name: model_id for name, (_, model_id) in children.items()},
         registered_model=record.registered_model if version else None,
         registered_version=version,
+        table=views.table(web, experiment),
+        compared=views.comparison(web, experiment, of_models),
     )
 
 
 def attach(client: MlflowClient, run_id: str, files: Mapping[str, Path]) -> None:
     """Put more files among a run's artifacts than its publication did, unless just these are there."""
     _add_files(client, run_id, files, tag=_ATTACHED)
+
+
+def _note(record: PipelineRecord, experiment: str, of_models: list[str]) -> str:
+    """The parent's description: a line for the runs table, the comparison, and where to look further."""
+    told = [f"{model.shown} {model.metrics['accuracy']:.1%}" for model in ordered(record.models)]
+    links = (
+        f"[The models in the runs table]({views.table('', experiment).lstrip('/')}), "
+        f"[on the page that compares them]({views.comparison('', experiment, of_models).lstrip('/')})."
+    )
+    return "\n\n".join([f"Accuracy: {'; '.join(told)}.", record.comparison, links])
 
 
 def _describe_parent(client: MlflowClient, run_id: str, record: PipelineRecord) -> None:
@@ -77,7 +101,7 @@ def _describe_parent(client: MlflowClient, run_id: str, record: PipelineRecord) 
         if key in model.metrics
     } | dict(record.gains)
     versions = {f"stillhouse.version.{stage}": version for stage, version in record.versions.items()}
-    tags = {runs.LOCK: record.lock_digest, runs.NOTE: record.comparison} | versions | _origin(record)
+    tags = {runs.LOCK: record.lock_digest} | versions | _origin(record)
     runs.log_once(client, run_id, metrics, {**record.params, **_origin_params(record)}, tags)
     _add_dataset(client, run_id, record)
 
@@ -86,15 +110,18 @@ def _publish_model(
     client: MlflowClient, experiment: str, parent: str, record: PipelineRecord, model: ModelRecord
 ) -> tuple[str, str]:
     """The ids of the model's child run and of its logged model."""
-    run_id = runs.child(client, experiment, parent, model.name, model.content).info.run_id
+    run = runs.child(client, experiment, parent, model.name, model.content)
+    run_id = run.info.run_id
+    runs.rename(client, run, model.shown)
     tags = {
         runs.CONTENT: model.content,
         "stillhouse.stage": model.stage,
         "stillhouse.version": model.version,
-        runs.NOTE: f"`{model.name}`, made by the stage `{model.stage}` ({model.version}) in {record.name}.",
     }
     params = {**model.params, "component_version": model.version, **_origin_params(record)}
     runs.log_once(client, run_id, params=params, tags=tags | _origin(record))
+    told = f"{model.shown}: {figures(model.metrics)}; made by {model.stage} {model.version} in {record.name}."
+    runs.describe(client, run_id, {runs.NOTE: told[0].upper() + told[1:]})
     _add_dataset(client, run_id, record)
     model_id = models.ensure(client, experiment, run_id, model, record.texts, record.max_length)
     runs.log_once(
@@ -113,7 +140,11 @@ def _publish_model(
 
 
 def _register(
-    client: MlflowClient, record: PipelineRecord, children: Mapping[str, tuple[str, str]], parent: str
+    client: MlflowClient,
+    record: PipelineRecord,
+    children: Mapping[str, tuple[str, str]],
+    parent: str,
+    experiment: str,
 ) -> str | None:
     """Register the candidate; None when this pipeline has none."""
     named = {model.name: model for model in record.models}
@@ -121,7 +152,7 @@ def _register(
     if model is None:
         return None
     run_id, model_id = children[model.name]
-    return registry.register(client, record, model, run_id, model_id, parent)
+    return registry.register(client, record, model, registry.Origin(run_id, model_id, parent, experiment))
 
 
 def _origin(record: PipelineRecord) -> dict[str, str]:

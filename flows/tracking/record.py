@@ -18,6 +18,16 @@ CANDIDATES = ("lora_int8", "lora_onnx", "lora")
 """The models that may be registered: of those that were made, the first."""
 FLOAT_TOLERANCE = 1e-4  # the padding of a batch moves float32 logits by some 1e-6
 INT8_TOLERANCE = 0.02  # such a move may round an activation to the integer beside
+TITLES = {
+    "teacher": "teacher",
+    "student_without_distillation": "student without distillation",
+    "student": "student",
+    "lora_without_distillation": "LoRA without distillation",
+    "lora": "LoRA student",
+    "lora_onnx": "LoRA student, ONNX",
+    "lora_int8": "LoRA student, int8",
+}
+"""Names for people, in the order in which the models are shown."""
 _OF_A_PHASE = ("trainable_parameters", "parameters", "rows", "objective")
 
 
@@ -31,6 +41,7 @@ class ModelRecord:
     ``predictions`` holds the logits of the test rows, for the check after logging: loaded back, the model must give
     them to within ``tolerance``;
     ``reference`` says where a model can be had that isn't copied into MLflow, None for one that is.
+    ``title`` is a name for people other than the usual one.
     """
 
     name: str
@@ -44,6 +55,12 @@ class ModelRecord:
     history: Path | None = None
     tolerance: float = FLOAT_TOLERANCE
     reference: Mapping[str, str] | None = None
+    title: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The name for people: ``title``, or the usual one."""
+        return self.title or TITLES.get(self.name, self.name)
 
 
 @dataclass(frozen=True)
@@ -116,6 +133,23 @@ def gain_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
                 values |= {key: found["accuracy"], f"{key}_low": found["ci"][0], f"{key}_high": found["ci"][1]}
         values["seeds"] = float(gain["seeds"])
     return values
+
+
+def figures(metrics: Mapping[str, float]) -> str:
+    """Quality, size and latency in a few words, of metrics from :func:`model_metrics`."""
+    words = {
+        "accuracy": "{:.1%} accuracy",
+        "macro_f1": "{:.1%} macro F1",
+        "megabytes": "{:.1f} MB",
+        "latency_p50_ms": "{:.1f} ms a text",
+    }
+    return ", ".join(told.format(metrics[name]) for name, told in words.items() if name in metrics)
+
+
+def ordered(models: Sequence[ModelRecord]) -> list[ModelRecord]:
+    """Teacher, control, student, LoRA, exported; unknown ones last."""
+    places = {name: place for place, name in enumerate(TITLES)}
+    return sorted(models, key=lambda model: places.get(model.name, len(places)))
 
 
 def phase_params(phases: Path) -> dict[str, str | float | int]:

@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flows.tracking import cards
 from flows.tracking.record import ModelRecord, PipelineRecord
 from flows.tracking.runs import CONTENT
 
@@ -19,18 +21,37 @@ PARENT = "stillhouse.parent_run"
 _LINK = "mlflow.modelVersions"  # where MLflow's pages look for a logged model's versions
 
 
-def register(
-    client: MlflowClient, record: PipelineRecord, model: ModelRecord, run_id: str, model_id: str, parent: str
-) -> str:
+@dataclass(frozen=True)
+class Origin:
+    """Where a version comes from in MLflow: the ids of the model's run, the logged model, the pipeline's run and the
+    experiment."""
+
+    run: str
+    model: str
+    parent: str
+    experiment: str
+
+
+def register(client: MlflowClient, record: PipelineRecord, model: ModelRecord, origin: Origin) -> str:
     """The version of the registered model that holds this content, made if it is missing; the alias points to it."""
     name = record.registered_model
     _ensure_name(client, name)
     found = client.search_model_versions(f"name = '{name}' and tags.`{CONTENT}` = '{model.content}'")
-    version = str(found[0].version) if found else _create(client, record, model, run_id, model_id, parent)
-    _link(client, model_id, name, version)
+    version = str(found[0].version) if found else _create(client, record, model, origin)
+    _link(client, origin.model, name, version)
     if aliases(client, name).get(ALIAS) != version:
         client.set_registered_model_alias(name, ALIAS, version)
+    _tell(client, name, version, cards.about(record, model, origin.experiment))
     return version
+
+
+def _tell(client: MlflowClient, name: str, version: str, about: str) -> None:
+    """Keep what the version's page says, and say it; where another run had made the version, that one stays named."""
+    known = client.get_model_version(name, version).tags.get(cards.ABOUT)
+    if known is None or json.loads(known)["figures"] != json.loads(about)["figures"]:
+        figures = {**json.loads(about), **json.loads(known or "{}"), "figures": json.loads(about)["figures"]}
+        client.set_model_version_tag(name, version, cards.ABOUT, json.dumps(figures, ensure_ascii=False))
+    cards.refresh(client, name)
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, str]:
@@ -54,39 +75,26 @@ def _ensure_name(client: MlflowClient, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        client.create_registered_model(
-            name,
-            description="Small text classifiers made by Stillhouse; `candidate` is the newest, "
-            "`champion` the one that was promoted, `previous` the one before it.",
-        )
+        client.create_registered_model(name)
 
 
-def _create(
-    client: MlflowClient, record: PipelineRecord, model: ModelRecord, run_id: str, model_id: str, parent: str
-) -> str:
+def _create(client: MlflowClient, record: PipelineRecord, model: ModelRecord, origin: Origin) -> str:
     tags = {
         CONTENT: model.content,
         "stillhouse.version": model.version,
         "stillhouse.data": record.data_hash,
-        PARENT: parent,
+        PARENT: origin.parent,
         "mlflow.source.git.commit": record.git_commit,
     }
     with _global_address(client.tracking_uri):
         created = client.create_model_version(
             record.registered_model,
-            source=f"models:/{model_id}",
-            run_id=run_id,
-            model_id=model_id,
+            source=f"models:/{origin.model}",
+            run_id=origin.run,
+            model_id=origin.model,
             tags=tags,
-            description=_describe(record, model),
         )
     return str(created.version)
-
-
-def _describe(record: PipelineRecord, model: ModelRecord) -> str:
-    shown = ("accuracy", "macro_f1", "megabytes", "latency_p50_ms")
-    numbers = ", ".join(f"{key} {model.metrics[key]:.4g}" for key in shown if key in model.metrics)
-    return f"`{model.name}` of pipeline run {record.name}: {numbers}."
 
 
 def _link(client: MlflowClient, model_id: str, name: str, version: str) -> None:

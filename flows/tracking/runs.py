@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
-from flows.tracking.record import metric_name
+from flows.tracking.record import TITLES, metric_name
 from flows.tracking.store import artifact_root, shown
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 INPUTS, LOCK = "stillhouse.inputs", "stillhouse.lock"
 MODEL, CONTENT = "stillhouse.model", "stillhouse.content"
+ORDER = "stillhouse.order"
+"""Sorts models: falling, it gives the newest pipeline run's first, and of one run the teacher's first."""
 FAILURE = "stillhouse.failure"
 NOTE = "mlflow.note.content"
 _PARENT = "mlflow.parentRunId"
@@ -77,7 +79,14 @@ def child(client: MlflowClient, experiment: str, parent: str, model: str, conten
     candidates = (same or fresh) if content else (fresh or known)
     if candidates:
         return candidates[0]
-    return client.create_run(experiment, tags={**_SOURCE, _PARENT: parent, MODEL: model}, run_name=model)
+    tags = {**_SOURCE, _PARENT: parent, MODEL: model}
+    return client.create_run(experiment, tags=tags, run_name=TITLES.get(model, model))
+
+
+def rename(client: MlflowClient, run: Run, name: str) -> None:
+    """Give a run its name for people, unless it has it."""
+    if run.info.run_name != name:
+        client.update_run(run.info.run_id, name=name)
 
 
 def children(client: MlflowClient, experiment: str, parent: str) -> list[Run]:

@@ -62,10 +62,10 @@ def running_ui(uri: str) -> str | None:
 
 
 def shown(uri: str, text: str | None = None) -> str:
-    """``text``, by default ``uri`` itself, without the password that ``uri`` may hold."""
-    parts = urlsplit(uri)
+    """``text``, by default ``uri`` itself, without the name and password, or the token, that ``uri`` may hold."""
+    login, at, _ = urlsplit(uri).netloc.rpartition("@")
     text = uri if text is None else text
-    return text.replace(f"{parts.username}:{parts.password}@", "") if parts.password else text
+    return text.replace(login + at, "") if login else text
 
 
 def prepare(root: Path) -> str:

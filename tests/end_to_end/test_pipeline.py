@@ -108,7 +108,7 @@ def test_mlflow_holds_one_parent_and_a_child_for_each_model(finished_project: Pr
     (experiment,) = [found for found in client.search_experiments() if found.name == "stillhouse"]
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = {run.info.run_name: run for run in runs if run is not parent}
+    children = {run.data.tags["stillhouse.model"]: run for run in runs if run is not parent}
     assert sorted(children) == sorted(NAMES)
     assert {run.info.status for run in runs} == {"FINISHED"}
     compared = [frozenset(key for key in run.data.metrics if "/" not in key) for run in children.values()]

@@ -68,7 +68,7 @@ class Effects:
 
     def publish(self, record: Any) -> Any:
         self._do("publish")
-        ids = {"parent_run_id": "0123456789", "url": "http://127.0.0.1:5000/#/1"}
+        ids = {"parent_run_id": "0123456789", "url": "http://127.0.0.1:5000/#/1", "table": "", "compared": ""}
         return SimpleNamespace(**ids, registered_model="候选", registered_version="3" if record else None)
 
     def on(self, alias: str) -> Any:

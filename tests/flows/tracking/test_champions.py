@@ -184,3 +184,29 @@ def test_a_server_that_is_away_is_no_missing_champion(two: Champions, monkeypatc
     with pytest.raises(UserError) as caught:
         Champions(Tracker(two.tracker.root, "demo"), "stillhouse").on(CHAMPION)
     assert caught.value.kind == "tracking"
+
+
+def test_the_page_of_a_version_tells_what_it_is_where_it_came_from_and_why_it_was_promoted_or_not(
+    two: Champions, one_model: PipelineRecord
+) -> None:
+    def card(number: str) -> str:
+        return str(client(two).get_model_version("stillhouse", number).description)
+
+    second, first = two.versions()
+    assert card("1").startswith("LoRA student: 87.0% accuracy")
+    assert "**Not decided yet.**" in card("1")
+    for told in (one_model.data_hash, one_model.git_commit, "teacher 1.0.0+abc1234", str(first.content)):
+        assert told in card("1")
+    assert f"[{one_model.name}](#/experiments/1/runs/{first.run})" in card("1")
+    two.tell(second, {"promoted": False, "outcome": "tie", "reasons": ["It is no better."], "time": "2026-11-23T10:00"})
+    assert "**Not promoted** (tie, 2026-11-23 10:00 UTC). It is the candidate now.\n\n- It is no better." in card("2")
+    two.promote(second, None)
+    two.promote(first, "2")
+    assert "It is the candidate and the previous now." in card("2")
+    overview = client(two).get_registered_model("stillhouse").description
+    assert "- **Version 2** (candidate, previous): LoRA student, " in overview
+    assert "; not promoted: tie; " in overview
+    assert "- **Version 1** (champion): " in overview
+    two.roll_back(second)
+    assert "It is the candidate and the champion now." in card("2")
+    assert "now." not in card("1")

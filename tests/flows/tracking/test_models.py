@@ -92,7 +92,7 @@ def test_the_version_tells_where_it_comes_from(published_root: Path, finished_ru
     assert version.tags["stillhouse.data"] == finished_run.data_hash
     assert version.tags["mlflow.source.git.commit"] == finished_run.git_commit
     assert client.get_run(version.tags["stillhouse.parent_run"]).info.run_name == finished_run.name
-    assert client.get_run(version.run_id).info.run_name == "lora"
+    assert client.get_run(version.run_id).info.run_name == "LoRA student"
     assert "accuracy" in version.description
 
 

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components.errors import UserError
-from flows.tracking import models, registry, runs, store
+from flows.tracking import models, registry, runs, store, views
 from flows.tracking import publish as publication
 from flows.tracking.record import PipelineRecord
 from flows.tracking.tracker import Tracker
@@ -54,7 +54,7 @@ def view(published_root: Path) -> View:
     client = MlflowClient(store.tracking_uri(published_root))
     found = client.search_runs([runs.experiment_id(client, "demo")])
     (parent,) = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
-    return parent, {run.info.run_name: run for run in found if run is not parent}, client
+    return parent, {run.data.tags[runs.MODEL]: run for run in found if run is not parent}, client
 
 
 def test_one_parent_with_one_flat_child_for_each_model(view: View, finished_run: PipelineRecord) -> None:
@@ -63,7 +63,32 @@ def test_one_parent_with_one_flat_child_for_each_model(view: View, finished_run:
     assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
     assert {run.info.status for run in [parent, *children.values()]} == {"FINISHED"}
     assert parent.info.run_name == finished_run.name
-    assert parent.data.tags["mlflow.note.content"] == finished_run.comparison
+    assert finished_run.comparison in parent.data.tags["mlflow.note.content"]
+
+
+def test_runs_are_named_and_described_for_people_in_the_order_in_which_models_are_made(
+    view: View, finished_run: PipelineRecord
+) -> None:
+    parent, children, _ = view
+    ordered = sorted(children.values(), key=lambda run: run.data.tags[runs.ORDER], reverse=True)
+    names = ["teacher", "student without distillation", "student", "LoRA student"]
+    assert [run.info.run_name for run in ordered] == names
+    assert ordered[0].data.tags[runs.NOTE] == (
+        "Teacher: 90.0% accuracy, 90.0% macro F1, 0.1 MB, 2.0 ms a text; made by teacher 1.0.0+abc1234 in "
+        f"{finished_run.name}."
+    )
+    first, *_, links = parent.data.tags[runs.NOTE].split("\n\n")
+    assert first.startswith("Accuracy: teacher 90.0%; student without distillation 88.0%; student 89.0%;")
+    assert all(run.info.run_id in links for run in ordered)
+
+
+def test_what_people_changed_of_the_view_stays(make_tracker: Trackers, one_model: PipelineRecord) -> None:
+    tracker = make_tracker()
+    tracker.publish(one_model)
+    client, key = tracker.client, f"mlflow.sharedViewState.{views.VIEW}"
+    client.set_experiment_tag(tracker.experiment_id, key, "theirs")
+    tracker.publish(one_model)
+    assert client.get_experiment(tracker.experiment_id).tags[key] == "theirs"
 
 
 def test_the_parent_tells_what_was_gained_over_how_many_seeds(view: View) -> None:
