@@ -81,6 +81,12 @@ def monitoring(markdown: str) -> None:
 
 
 @_harmless
+def scored(markdown: str) -> None:
+    """What a file was labelled as."""
+    create_markdown_artifact(markdown, key="scored", description="The rows that the model in use has labelled")
+
+
+@_harmless
 def mlflow_run(url: str) -> None:
     """A link to the run in MLflow."""
     create_link_artifact(url, link_text="The run in MLflow", key="mlflow")

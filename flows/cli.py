@@ -10,7 +10,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from components.errors import UserError, disk_full
-from flows.commands import accept, commit, common, data, deploy, gate, local, monitor, run, sweep, verify
+from flows.commands import accept, commit, common, data, deploy, gate, local, monitor, run, score, sweep, verify
 from flows.runs.failures import StageFailed
 
 
@@ -48,6 +48,7 @@ for command in (
     *(run.run, run.plan, run.compare),
     *(sweep.sweep, accept.accept, commit.commit, verify.verify),
     *(gate.promote, gate.rollback, gate.decisions, monitor.monitor),
+    *(score.predict, score.score),
     *(deploy.deploy, deploy.worker),
     *(local.ui, local.runtime),
 ):

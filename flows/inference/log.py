@@ -27,19 +27,22 @@ def schema() -> pa.Schema:
     )
 
 
-def append(root: Path, table: pa.Table) -> Path:
+def append(root: Path, table: pa.Table, part: str | None = None) -> Path:
     """Write a part of the log; it appears whole or not at all.
 
     Args:
         root: the project's folder.
         table: the columns of `schema`, in any order.
+        part: a name that a part keeps over runs: one that is there already isn't written twice.
     """
     import pyarrow.parquet as pq
 
     wanted = schema()
     folder = root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{datetime.now(UTC).strftime(_STAMP)}-{uuid.uuid4().hex[:8]}.parquet"
+    if part and (there := sorted(folder.glob(f"*-{part}.parquet"))):
+        return there[0]
+    name = f"{datetime.now(UTC).strftime(_STAMP)}-{part or uuid.uuid4().hex[:8]}.parquet"
     draft = folder / f".{name}.partial"
     try:
         pq.write_table(table.select(wanted.names).cast(wanted), draft)

@@ -1,0 +1,192 @@
+"""Scores files larger than memory: part by part, so that a run that was killed goes on, and ends in the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from components.errors import UserError
+from components.ml.statistics.metrics import softmax
+from flows.inference import log
+from flows.inference.rows import Rows
+from flows.tracking.models import Predict
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LABEL, SCORE = "predicted_label", "predicted_score"
+PROBABILITY = "probability_"
+TABLES_IN_A_PART = 4
+Progress = Callable[[int, int], None]
+"""Takes the rows that are scored by now, and how many of them a run before had scored."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model that scores: its name such as ``stillhouse-sentiment/3``, the hash of its content, its labels."""
+
+    name: str
+    content: str
+    labels: list[str]
+    predict: Predict
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is written beside the rows' own columns, and whether it is logged too.
+
+    ``probabilities`` adds a column for each label; ``log`` names the project whose log takes the rows (None: none),
+    ``id_column`` the column with the rows' ids there.
+    """
+
+    probabilities: bool = False
+    log: Path | None = None
+    id_column: str | None = None
+
+
+def score_file(rows: Rows, target: Path, model: Model, settings: Settings, say: Progress) -> int:
+    """Write every row with its label and that label's probability to ``target``; gives the number of rows.
+
+    What is done lies in a hidden folder beside ``target`` until all is: parts, each of them written whole or not at
+    all. ``target`` appears with the last row.
+
+    Raises:
+        UserError: a row can't be read, or a column would be there twice (``data``), or the model fails (``model``).
+    """
+    _check_columns(rows, model, settings)
+    key = hashlib.sha256(json.dumps([rows.identity(), model.content, settings.probabilities]).encode()).hexdigest()[:16]
+    folder = target.parent / f".{target.name}.{key}.parts"
+    for other in target.parent.glob(f".{target.name}.*.parts"):
+        if other != folder:
+            shutil.rmtree(other)  # of other rows, or another model
+    folder.mkdir(parents=True, exist_ok=True)
+    done = before = 0
+    for number, tables in enumerate(_parts(rows)):
+        place = folder / f"{number:06d}.parquet"
+        if place.exists():
+            before += sum(len(table) for table in tables)
+        else:
+            _score_part(tables, place, f"{key}-{number:06d}", rows.column, model, settings)
+        done += sum(len(table) for table in tables)
+        say(done, before)
+    if not done:
+        folder.rmdir()
+        raise UserError(f"{rows.path} holds no rows.", "Give a file with rows.", "data")
+    _join(folder, target)
+    return done
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """See to it that ``target`` can be written.
+
+    Raises:
+        UserError: it is there already, no Parquet file by its name, or its folder is missing (``parameters``).
+    """
+    if target.suffix != ".parquet":
+        raise UserError(f"Expected a Parquet file to write, got {target}.", "Name it NAME.parquet.", "parameters")
+    if not target.parent.is_dir():
+        raise UserError(f"The folder {target.parent} does not exist.", "Make it, or name another.", "parameters")
+    if target.is_dir() or (target.exists() and not overwrite):
+        raise UserError(f"{target} is there already.", "Name another file, or add --overwrite.", "parameters")
+
+
+def _check_columns(rows: Rows, model: Model, settings: Settings) -> None:
+    new = [LABEL, SCORE, *([f"{PROBABILITY}{label}" for label in model.labels] if settings.probabilities else [])]
+    twice = [name for name in new if name in rows.columns]
+    if twice:
+        raise UserError(
+            f"{rows.path} has columns that scoring adds: {', '.join(twice)}.", "Rename them, or leave them out.", "data"
+        )
+    if settings.log and settings.id_column and settings.id_column not in rows.columns:
+        raise UserError(
+            f"{rows.path} has no column '{settings.id_column}' for the log's ids; it has {', '.join(rows.columns)}.",
+            "Name another: `--id NAME`.",
+            "data",
+        )
+
+
+def _parts(rows: Rows) -> Iterator[list[pa.Table]]:
+    """The tables of each part; read anew, a part holds the same rows."""
+    part: list[pa.Table] = []
+    for table in rows.tables():
+        part.append(table)
+        if len(part) == TABLES_IN_A_PART:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _score_part(tables: list[pa.Table], place: Path, name: str, column: str, model: Model, settings: Settings) -> None:
+    import pyarrow.parquet as pq
+
+    draft = place.with_suffix(".new")
+    scored = [_scored(table, column, model, settings) for table in tables]
+    with pq.ParquetWriter(draft, scored[0].schema) as writer:
+        for table in scored:
+            writer.write_table(table)
+    if settings.log:
+        log.append(settings.log, _logged(scored, column, model, settings.id_column), name)
+    draft.replace(place)
+
+
+def _scored(table: pa.Table, column: str, model: Model, settings: Settings) -> pa.Table:
+    """The table with the columns that scoring adds."""
+    import pyarrow as pa
+
+    labels, logits = model.predict(table[column].to_pylist())
+    if labels != model.labels:
+        raise UserError(f"{model.name} changed its labels while it scored.", "Run again.", "model")
+    probabilities = softmax(logits)
+    best = probabilities.argmax(axis=-1)
+    names = pa.DictionaryArray.from_arrays(pa.array(best.astype(np.int32)), pa.array(labels, pa.string()))
+    table = table.append_column(LABEL, names.cast(pa.string()))
+    table = table.append_column(SCORE, pa.array(probabilities.max(axis=-1, initial=0.0), pa.float64()))
+    if settings.probabilities:
+        for index, label in enumerate(labels):
+            table = table.append_column(f"{PROBABILITY}{label}", pa.array(probabilities[:, index], pa.float64()))
+    return table
+
+
+def _logged(tables: list[pa.Table], column: str, model: Model, id_column: str | None) -> pa.Table:
+    """The rows as the log has them."""
+    import pyarrow as pa
+
+    table = pa.concat_tables(tables)
+    rows = len(table)
+    ids = table[id_column].cast(pa.string()) if id_column else pa.nulls(rows, pa.string())
+    now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
+    return pa.table(
+        {
+            "text": table[column],
+            "id": ids,
+            "label": table[LABEL],
+            "score": table[SCORE],
+            "model": pa.repeat(model.name, rows),
+            "content": pa.repeat(model.content, rows),
+            "at": pa.repeat(now, rows),
+        }
+    )
+
+
+def _join(folder: Path, target: Path) -> None:
+    """One file of all parts, table by table; then the parts go."""
+    import pyarrow.parquet as pq
+
+    parts = sorted(folder.glob("*.parquet"))
+    draft = folder / "whole.new"
+    with pq.ParquetWriter(draft, pq.read_schema(parts[0])) as writer:
+        for part in parts:
+            with pq.ParquetFile(part) as opened:
+                for group in range(opened.num_row_groups):
+                    writer.write_table(opened.read_row_group(group))
+    draft.replace(target)
+    shutil.rmtree(folder)

@@ -1,0 +1,176 @@
+"""Scoring files: every row in order, resumed to the same bytes, little memory, and mistakes told before anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.errors import UserError
+from flows.inference import log, rows, scoring
+from flows.inference.rows import Rows
+from flows.inference.scoring import Model, Settings, score_file
+
+LABELS = ["negative", "正面"]
+
+
+class Scorer:
+    """Logits that follow from a text alone; stops after ``most`` calls."""
+
+    def __init__(self, most: int = 10**9) -> None:
+        self.most, self.texts = most, 0
+
+    def __call__(self, texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+        if self.most == 0:
+            raise KeyboardInterrupt
+        self.most -= 1
+        self.texts += len(texts)
+        sizes = np.array([len(text) % 7 - 3 for text in texts], np.float32).reshape(-1, 1)
+        return LABELS, np.concatenate([-sizes, sizes], axis=1)
+
+
+def model(predict: Scorer | None = None, content: str = "abc") -> Model:
+    return Model("小模型/3", content, LABELS, predict or Scorer())
+
+
+def score(source: Rows, target: Path, scorer: Model | None = None, settings: Settings | None = None) -> list[int]:
+    said: list[int] = []
+    score_file(source, target, scorer or model(), settings or Settings(), lambda done, before: said.append(done))
+    return said
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "AT_ONCE", 10)
+    monkeypatch.setattr(scoring, "TABLES_IN_A_PART", 2)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Rows:
+    path = tmp_path / "in.parquet"
+    texts = ["x" * (index * 5 % 11) for index in range(95)]
+    pq.write_table(pa.table({"id": range(95), "text": texts, "label": ["?"] * 95}), path, row_group_size=33)
+    return Rows(path, "text")
+
+
+def test_every_row_is_there_in_order_with_its_own_columns(source: Rows, tmp_path: Path) -> None:
+    said = score(source, tmp_path / "out.parquet", settings=Settings(probabilities=True))
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found.column_names[:5] == ["id", "text", "label", scoring.LABEL, scoring.SCORE]
+    assert found.column_names[5:] == ["probability_negative", "probability_正面"]
+    assert found["id"].to_pylist() == list(range(95))
+    names = ("text", scoring.LABEL, scoring.SCORE, "probability_正面")
+    for text, label, share, second in zip(*(found[name].to_pylist() for name in names), strict=True):
+        assert second == pytest.approx(1 / (1 + np.exp(-2 * (len(text) % 7 - 3))))
+        assert (label, share) == (LABELS[second > 0.5], pytest.approx(max(second, 1 - second)))
+    assert said[-1] == 95
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "out.parquet"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+def test_other_formats_and_folders_of_shards_are_read(tmp_path: Path, suffix: str) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    mark = "\t" if suffix == "tsv" else ","
+    for shard in range(2):
+        lines = [{"text": f"第 {shard}-{row}", "n": str(row)} for row in range(12)]
+        if suffix == "jsonl":
+            body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        else:
+            body = "".join(mark.join(line) + "\n" for line in [("text", "n"), *(line.values() for line in lines)])
+        (folder / f"part-{shard}.{suffix}").write_text(body, encoding="utf-8")
+    score(Rows(folder, "text"), tmp_path / "out.parquet")
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found["text"].to_pylist() == [f"第 {shard}-{row}" for shard in range(2) for row in range(12)]
+    assert found["n"].to_pylist() == [str(row) for row in range(12)] * 2
+
+
+def test_a_stopped_run_goes_on_and_ends_in_the_same_bytes_and_log(source: Rows, tmp_path: Path) -> None:
+    score(source, tmp_path / "whole.parquet", settings=Settings(log=tmp_path / "first", id_column="id"))
+    settings = Settings(log=tmp_path / "second", id_column="id")
+    target, calls = tmp_path / "out.parquet", 0
+    while not target.exists():
+        scorer = Scorer(most=3)
+        try:
+            score(source, target, model(scorer), settings)
+        except KeyboardInterrupt:
+            assert not target.exists()
+        calls += 1
+    assert calls == 5
+    assert scorer.texts < 95
+    assert target.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    parts = [pq.read_table(path) for path in log.read(tmp_path / "second")]
+    logged = pa.concat_tables(parts).sort_by([("at", "ascending")])
+    assert sorted(map(int, logged["id"].to_pylist())) == list(range(95))
+    assert set(logged["model"].to_pylist()) == {"小模型/3"}
+    assert set(logged["content"].to_pylist()) == {"abc"}
+
+
+def test_parts_of_other_rows_or_another_model_are_not_taken(source: Rows, tmp_path: Path) -> None:
+    target = tmp_path / "out.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        score(source, target, model(Scorer(most=5)))
+    again = Scorer()
+    score(source, target, model(again, content="another"))
+    assert again.texts == 95
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_nothing_is_logged_unless_asked_for(source: Rows, tmp_path: Path) -> None:
+    score(source, tmp_path / "out.parquet")
+    assert not (tmp_path / ".stillhouse").exists()
+
+
+def test_mistakes_are_told_before_anything_is_written(source: Rows, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a column 'txt' with the texts; it has id, text, label"):
+        Rows(source.path, "txt")
+    with pytest.raises(UserError, match="expected texts in the column 'id'; it holds int64"):
+        score(Rows(source.path, "id"), tmp_path / "out.parquet")
+    with pytest.raises(UserError, match="no column 'nr' for the log's ids"):
+        score(source, tmp_path / "out.parquet", settings=Settings(log=tmp_path, id_column="nr"))
+    pq.write_table(pa.table({"text": ["a"] * 14 + [None]}), tmp_path / "holes.parquet")
+    with pytest.raises(UserError, match="row 15 has no text"):
+        score(Rows(tmp_path / "holes.parquet", "text"), tmp_path / "out.parquet")
+    pq.write_table(pa.table({"text": ["a"], "predicted_label": ["b"]}), tmp_path / "twice.parquet")
+    with pytest.raises(UserError, match="columns that scoring adds: predicted_label"):
+        score(Rows(tmp_path / "twice.parquet", "text"), tmp_path / "out.parquet")
+    (tmp_path / "text.parquet").write_text("no parquet")
+    with pytest.raises(UserError, match=r"text\.parquet"):
+        Rows(tmp_path / "text.parquet", "text")
+    assert not (tmp_path / "out.parquet").exists()
+    scoring.check_target(tmp_path / "new.parquet", overwrite=False)
+    for target, words in {"in.parquet": "there already", "out.csv": "Parquet", "no/out.parquet": "not exist"}.items():
+        with pytest.raises(UserError, match=words):
+            scoring.check_target(tmp_path / target, overwrite=False)
+    scoring.check_target(tmp_path / "in.parquet", overwrite=True)
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+    code = (
+        "import resource, sys; from pathlib import Path; import pyarrow.parquet as pq; "
+        "from tests.flows.inference.test_scoring import model; from flows.inference.rows import Rows; "
+        "from flows.inference.scoring import Settings, score_file; "
+        "score_file(Rows(Path(sys.argv[1]), 'text'), Path(sys.argv[2]), model(), Settings(), lambda *_: None); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    peaks = []
+    for size in (20_000, 400_000):
+        path = tmp_path / f"{size}.parquet"
+        texts = pa.array([f"{index:0200d}" for index in range(20_000)])
+        with pq.ParquetWriter(path, pa.schema({"text": pa.string()})) as writer:
+            for _ in range(size // 20_000):
+                writer.write_table(pa.table({"text": texts}))
+        command = [sys.executable, "-c", code, str(path), str(tmp_path / f"{size}.out.parquet")]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] < peaks[0] + 80, peaks  # of 80 MB of texts
