@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,7 +62,8 @@ def score_file(rows: Rows, target: Path, model: Model, settings: Settings, say: 
     all. ``target`` appears with the last row.
 
     Raises:
-        UserError: a row can't be read, or a column would be there twice (``data``), or the model fails (``model``).
+        UserError: a row can't be read, or a column would be there twice (``data``), the model fails (``model``), or
+            another run writes to ``target``.
     """
     _check_columns(rows, model, settings)
     key = hashlib.sha256(json.dumps([rows.identity(), model.content, settings.probabilities]).encode()).hexdigest()[:16]
@@ -68,20 +72,34 @@ def score_file(rows: Rows, target: Path, model: Model, settings: Settings, say: 
         if other != folder:
             shutil.rmtree(other)  # of other rows, or another model
     folder.mkdir(parents=True, exist_ok=True)
-    done = before = 0
-    for number, tables in enumerate(_parts(rows)):
-        place = folder / f"{number:06d}.parquet"
-        if place.exists():
-            before += sum(len(table) for table in tables)
-        else:
-            _score_part(tables, place, f"{key}-{number:06d}", rows.column, model, settings)
-        done += sum(len(table) for table in tables)
-        say(done, before)
-    if not done:
-        folder.rmdir()
-        raise UserError(f"{rows.path} holds no rows.", "Give a file with rows.", "data")
-    _join(folder, target)
+    with _alone(folder, target):
+        done = before = 0
+        for number, tables in enumerate(_parts(rows)):
+            place = folder / f"{number:06d}.parquet"
+            if place.exists():
+                before += sum(len(table) for table in tables)
+            else:
+                _score_part(tables, place, f"{key}-{number:06d}", rows.column, model, settings)
+            done += sum(len(table) for table in tables)
+            say(done, before)
+        if not done:
+            folder.rmdir()
+            raise UserError(f"{rows.path} holds no rows.", "Give a file with rows.", "data")
+        _join(folder, target)
     return done
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, target: Path) -> Iterator[None]:
+    """Nobody else works in the folder meanwhile; the lock ends with the process, however it ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"Another run scores {target} right now.", "Wait for it, or name another file.") from None
+    finally:
+        os.close(descriptor)
 
 
 def check_target(target: Path, overwrite: bool) -> None:

@@ -114,6 +114,17 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_bytes_and_log(source: Rows, 
     assert set(logged["content"].to_pylist()) == {"abc"}
 
 
+def test_two_runs_do_not_write_the_same_file(source: Rows, tmp_path: Path) -> None:
+    target = tmp_path / "out.parquet"
+
+    def second(done: int, before: int) -> None:
+        with pytest.raises(UserError, match="Another run scores"):
+            score(source, target)
+
+    assert score_file(source, target, model(), Settings(), second) == 95
+    assert score(source, target)[-1] == 95
+
+
 def test_parts_of_other_rows_or_another_model_are_not_taken(source: Rows, tmp_path: Path) -> None:
     target = tmp_path / "out.parquet"
     with pytest.raises(KeyboardInterrupt):

@@ -50,8 +50,9 @@ def test_every_deployment_is_registered_with_its_schedule_and_its_branch_and_aga
         ("on-demand", 0),
         ("when-data-changes", 1),
         ("watch", 1),
+        ("score", 0),
     ]
-    assert [each.flow for each in first] == ["scheduled"] * 3 + ["monitoring"]
+    assert [each.flow for each in first] == ["scheduled"] * 3 + ["monitoring", "scoring"]
     nightly = first[0].timings[0]
     assert (nightly.rule, nightly.zone) == ("30 2 * * *", "Europe/London")
     assert nightly.next is not None
