@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
+from components.ml.models.folders import content_of
 from components.params.stages import Controls, Distill, Finetune, Runtime
 
 if TYPE_CHECKING:  # importing PyTorch takes seconds, and mostly there is nothing to do
@@ -66,7 +66,7 @@ def run(
             print("the fine-tune without distillation first", flush=True)
             student = student_without_distillation
             fine_tune(training.part("direct"), teaching, finetune, student, output / "direct")
-            direct = _digest(output / "direct/model")
+            direct = content_of(output / "direct/model")
         for other in settings.seeds:
             again = dataclasses.replace(training.part(f"seed-{other}"), seed=other)
             _train_all(again, teaching, distill, finetune, settings.direct_finetune, output / "seeds" / str(other))
@@ -92,11 +92,3 @@ def _train_all(
     for name, student in tuned.items():
         print(f"seed {training.seed}: {name}", flush=True)
         fine_tune(training.part(name), teaching, finetune, folder / student / "model", folder / name)
-
-
-def _digest(folder: Path) -> str:
-    """sha256 over names and bytes of a folder's files: the model's identity wherever results are published."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()

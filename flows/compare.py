@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from components.errors import UserError
+from flows import markup
 from flows.models import contents
 
 METRICS = Path("artifacts/evaluate/metrics.json")
@@ -123,7 +124,7 @@ def markdown(comparison: dict[str, Any]) -> str:
         _markdown_row("---" if index == 0 else "---:" for index in range(len(columns))),
         *(_markdown_row(cells) for cells in zip(*(column.cells for column in columns), strict=True)),
     ]
-    said = [f"- {sentence}" for sentence in verdicts(comparison)]
+    said = [f"- {markup.markdown(sentence)}" for sentence in verdicts(comparison)]
     return "\n".join(
         [*lines, "", f"{comparison['rows']} test rows from {comparison['documents']} documents.", "", *said]
     )
@@ -229,7 +230,8 @@ def _fitting(columns: list[Column], width: int) -> tuple[list[Column], list[str]
 
 
 def _markdown_row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").strip().replace("\n", "<br>") for cell in cells) + " |"
+    lines = (cell.strip().split("\n") for cell in cells)
+    return "| " + " | ".join("<br>".join(markup.markdown(line) for line in cell) for cell in lines) + " |"
 
 
 def _caption(comparison: dict[str, Any]) -> str:

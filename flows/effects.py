@@ -87,7 +87,7 @@ def apply_effects(
         REPORTED: lambda: _restore_gate_report(workspace.root),
         BENCHMARKED: lambda: _benchmark(workspace, params),
         PUBLISHED: lambda: _publish(workspace, params, tracker, options),
-        GATED: lambda: _gate(workspace, params, champions, kept.done[PUBLISHED], before, display),
+        GATED: lambda: _gate(workspace, params, champions, kept, before, display),
         RECORDED: lambda: _record(workspace, tracker, kept),
         WRITTEN: lambda: _write_report(workspace, params, tracker, {} if PUBLISHED in failed else kept.done, outcomes),
         PUSHED: lambda: _push(workspace, shared),
@@ -163,19 +163,20 @@ def _gate(
     workspace: Workspace,
     params: Params,
     champions: Champions,
-    run: str,
+    kept: Receipt,
     before: Callable[[], Version | None],
     display: Display,
 ) -> Effect:
     """Decide whether the candidate becomes the champion; a no is no failure. People are told of a new champion."""
-    champion = before()
-    old = champion.number if champion else None
+    champion, run = before(), kept.done[PUBLISHED]
     say = functools.partial(display.progress, GATED, note="scoring the champion on today's test rows")
     decision = gate.judge(workspace, params, champions, run, say)
     artifacts.decision(report.markdown(decision))
     for reason in decision["reasons"]:
         get_run_logger().info(reason)
-    if decision["promoted"] and decision["challenger"]["version"] != old:
+    new = champion is None or champion.number != decision["challenger"]["version"]
+    if decision["promoted"] and (new or GATED not in kept.done):  # moved by a run that was killed before it told
+        old = decision["champion"]["version"] if decision["champion"] else None
         notifications.promotion(workspace.root, champions.name, old, decision, champions.tracker.url(run))
     return Effect(str(report.DECISION), report.headline(decision))
 

@@ -78,7 +78,7 @@ def contents(root: Path) -> dict[str, str]:
     found = {model.name: lockfile.output_hash(entries, f"artifacts/{model.stage}") for model in models()}
     found[DIRECT.name] = _direct_content(root)
     told = _told_of_export(root)
-    found |= {model.name: told[model.place]["sha256"] for model in EXPORTED if model.place in told}
+    found |= {model.name: told[model.place]["content"] for model in EXPORTED if model.place in told}
     return {name: content for name, content in found.items() if content}
 
 

@@ -79,7 +79,6 @@ def receipt(workspace: Workspace, params: Params, registers: bool = True) -> Rec
         "tracking": shown(tracking_uri(workspace.root)),
         "benchmark": params.benchmark.model_dump(),
         "publish": params.publish.model_dump(),
-        "gate": params.gate.model_dump(),
     } | ({} if registers else {"registers": False})
     return Receipt(workspace.root, identity)
 

@@ -17,6 +17,7 @@ from flows import artifacts, notifications, settings
 from flows.inference import scoring as files
 from flows.inference.loading import loaded
 from flows.inference.rows import Rows
+from flows.markup import markdown
 from flows.repo.workspace import Workspace
 
 
@@ -47,9 +48,9 @@ def scoring(
     settings.apply(workspace.root)
     started, written = time.monotonic(), workspace.root / target
     logged = files.Settings(probabilities, workspace.root if log else None, id_column)
-    params = load_params(workspace.root / "params.yaml")
     try:
-        files.check_target(written, overwrite)
+        params = load_params(workspace.root / "params.yaml")
+        files.check_target(workspace.root / source, written, overwrite)
         rows = Rows(workspace.root / source, column)
         with loaded(workspace.root, params, model) as found:
             count = files.score_file(rows, written, found, logged, lambda done, before: _say(done))
@@ -78,7 +79,6 @@ def _shares(path: Path) -> dict[str, int]:
 
 def _markdown(told: str, target: str, labels: dict[str, int]) -> str:
     total = sum(labels.values())
-    lines = [
-        f"| {label.replace('|', chr(92) + '|')} | {count:,} | {count / total:.1%} |" for label, count in labels.items()
-    ]
-    return "\n".join([told, "", f"`{target}`", "", "| label | rows | share |", "|---|---|---|", *lines])
+    lines = [f"| {markdown(label)} | {count:,} | {count / total:.1%} |" for label, count in labels.items()]
+    head = [markdown(told), "", markdown(target), "", "| label | rows | share |", "|---|---|---|"]
+    return "\n".join([*head, *lines])

@@ -33,11 +33,11 @@ class _Logits(torch.nn.Module):
         return logits
 
 
-def convert(source: Path, target: Path) -> None:
+def convert(source: Path, target: Path, max_length: int) -> None:
     """Write ``model.onnx``, config.json and the tokenizer of the transformers folder ``source`` to ``target``.
 
     The graph comes from `torch.export`, which refuses what it can't follow; a traced one would silently be wrong for
-    other lengths.
+    other lengths. The tokenizer there cuts texts at ``max_length`` tokens where it isn't told otherwise.
 
     Raises:
         UserError: the model needs prompts, or PyTorch can't export its architecture.
@@ -55,6 +55,7 @@ def convert(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     onnx.save(exported, target / WEIGHTS)
     plain.config.save_pretrained(target)
+    tokenizer.model_max_length = max_length
     tokenizer.save_pretrained(target)
 
 

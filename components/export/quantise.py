@@ -23,6 +23,7 @@ from transformers import AutoTokenizer
 from components.ml.models.onnx_classifier import PARAMETERS, WEIGHTS
 
 FLOAT = "float"
+ROUNDING = 1e-9  # of shares: 0.9 - 0.89 is a little above 0.01
 KINDS = {"per_tensor": False, "per_channel": True}
 
 
@@ -80,7 +81,7 @@ def quantise(
         _quantise(float_folder, folder / WEIGHTS, per_channel, _Texts(float_folder, texts, max_length))
         tried[kind] = _figures(folder, accuracy)
     best = max(KINDS, key=lambda kind: (tried[kind]["accuracy"], -tried[kind]["megabytes"]))
-    if tried[FLOAT]["accuracy"] - tried[best]["accuracy"] > tolerance:
+    if tried[FLOAT]["accuracy"] - tried[best]["accuracy"] > tolerance + ROUNDING:
         best = FLOAT
         shutil.copytree(float_folder, target)
     for kind in KINDS:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from components.ml.models.folders import content_of
 from components.params.export import Export
 from components.params.stages import Runtime
 
@@ -54,7 +54,7 @@ def _export(
 
     use_device("cpu", runtime.threads)
     float_folder = output / "onnx" / "model"
-    convert(lora, float_folder)
+    convert(lora, float_folder, max_length)
     parity = rows.parity(lora, float_folder, test, max_length, settings)
     print(f"onnx: {parity['rows']} test rows, logits differ by {parity['largest_difference']:.1e} at most", flush=True)
     told = {"onnx": _about(float_folder) | {"parity": parity}}
@@ -82,7 +82,4 @@ def _tell(chosen: str, tried: dict[str, dict[str, float]], tolerance: float) -> 
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    path = folder / "model.onnx"
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"sha256": digest, "megabytes": path.stat().st_size / 1e6}
+    return {"content": content_of(folder), "megabytes": (folder / "model.onnx").stat().st_size / 1e6}

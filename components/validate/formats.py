@@ -85,7 +85,7 @@ def count_rows(path: Path) -> int:
     """
     if kind_of(path) != "Parquet":
         return sum(1 for _ in records(path, []))
-    with _parquet(path) as file:
+    with parquet(path) as file:
         return sum(batch.num_rows for batch in file.iter_batches(_BATCH))
 
 
@@ -220,7 +220,7 @@ def _as_value(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _parquet(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
+def parquet(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
     """An open Parquet file; damage that shows then, or while it is read in the block, becomes a readable error."""
     import pyarrow
     import pyarrow.parquet
@@ -239,13 +239,13 @@ def _parquet(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
 
 
 def _parquet_names(path: Path) -> list[str]:
-    with _parquet(path) as file:
+    with parquet(path) as file:
         return list(file.schema_arrow.names)
 
 
 def _parquet_records(path: Path, columns: Columns, convert: _Convert) -> Iterator[Values]:
     row = 0
-    with _parquet(path) as file:
+    with parquet(path) as file:
         present = [name for name in columns if name is not None and name in file.schema_arrow.names]
         for batch in file.iter_batches(_BATCH, columns=present):
             try:

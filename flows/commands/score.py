@@ -25,7 +25,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON line for each text, with all probabilities.")] = False,
 ) -> None:
     """Label texts with the model in use."""
-    given = texts or [line.rstrip("\n") for line in sys.stdin]
+    given = texts or _lines()
     if not given:
         raise UserError("Expected a text, got none.", 'Give one: stillhouse predict "a text".', "parameters")
     from components.loader import load_params
@@ -51,6 +51,18 @@ def predict(
     console.print(Text(found.name, style="dim"))
 
 
+def _lines() -> list[str]:
+    """The lines of standard input, in UTF-8 whatever the terminal's language."""
+    lines = sys.stdin.buffer.read().splitlines()
+    try:
+        return [line.decode("utf-8") for line in lines]
+    except UnicodeDecodeError as error:
+        number = lines.index(error.object) + 1
+        raise UserError(
+            f"Line {number} of standard input is not UTF-8.", "Convert it: `iconv -f ENCODING -t UTF-8`.", "parameters"
+        ) from None
+
+
 def score(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A file or a folder: Parquet, CSV, TSV, JSON lines.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The Parquet file to write.")],
@@ -73,7 +85,7 @@ def score(
 
     here = Path.cwd()
     source, target = here / source, here / target
-    scoring.check_target(target, overwrite)
+    scoring.check_target(source, target, overwrite)
     rows = Rows(source, column)
     workspace = common.workspace()
     settings = scoring.Settings(probabilities, workspace.root if log else None, id_column)

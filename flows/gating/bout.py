@@ -13,6 +13,7 @@ from flows.gating import champion as logits
 from flows.gating import evidence as paired
 from flows.gating.decision import (
     BY_HAND,
+    LOST,
     NO_FILES,
     NO_ROWS,
     OTHER_LABELS,
@@ -91,7 +92,7 @@ def gather(bout: Bout, champions: Champions, say: logits.Progress) -> Evidence:
         champion=champion.number if champion else None,
         other_test_set=known not in (None, bout.test),
     )
-    if (obstacle := _before(bout)) or champion is None:
+    if (obstacle := without_files(bout, champions) or _before(bout)) or champion is None:
         return dataclasses.replace(gathered, obstacle=obstacle)
     try:
         scored = _score(bout, champions, champion, say)
@@ -107,6 +108,17 @@ def gather(bout: Bout, champions: Champions, say: logits.Progress) -> Evidence:
         said = f"No test row belongs to the group '{bout.group}' (gate.group), so nothing could be compared."
         return dataclasses.replace(gathered, obstacle=(NO_ROWS, said))
     return dataclasses.replace(gathered, pair=pair)
+
+
+def without_files(bout: Bout, champions: Champions) -> tuple[str, str] | None:
+    """That the new model's own files are gone from the store."""
+    try:
+        champions.check_files(bout.version)
+    except UserError as error:
+        if error.kind != "model":
+            raise
+        return NO_FILES if CHAMPION in bout.version.aliases else LOST, f"{error.message} {error.remedy}"
+    return None
 
 
 def _before(bout: Bout) -> tuple[str, str] | None:

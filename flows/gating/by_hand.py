@@ -46,7 +46,7 @@ def roll_back(champions: Champions, reason: str | None) -> tuple[Version | None,
     if champion:  # told first: a gate that comes between must not promote it again
         said = f"Taken back by hand{f': {reason}' if reason else ''}; version {previous.number} is the champion again."
         _tell(champions, champion, _decision(champions.name, champion, previous, TAKEN_BACK, [said]))
-    champions.roll_back(previous)
+    champions.roll_back(previous, champion.number if champion else None)
     return champion, previous
 
 

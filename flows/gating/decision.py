@@ -10,7 +10,7 @@ from flows.gating.evidence import ALL, Pair
 
 FIRST, UNCHANGED, TAKEN_BACK = "first model", "unchanged", "taken back"
 BETTER, NO_WORSE, TIE, WORSE = "better", "no worse", "tie", "worse"
-OTHER_LABELS, NO_FILES, NO_ROWS = "other labels", "champion missing", "no test rows"
+OTHER_LABELS, NO_FILES, LOST, NO_ROWS = "other labels", "champion missing", "files missing", "no test rows"
 BY_HAND, OVERRULED = "by hand", "overruled"
 MOST_LISTED = 5
 ROUNDING = 1e-9  # of shares: 0.93 - 0.95 is a little below -0.02
@@ -36,7 +36,8 @@ class Evidence:
         group: where the two are compared.
         champion: the version that is champion now; None: there is none.
         pair: the comparison of the two; None where there was none.
-        obstacle: why there was none: UNCHANGED, TAKEN_BACK, OVERRULED, OTHER_LABELS, NO_FILES or NO_ROWS, and words.
+        obstacle: why there was none: UNCHANGED, TAKEN_BACK, OVERRULED, OTHER_LABELS, NO_FILES, LOST or NO_ROWS; and
+            words.
         other_test_set: whether the champion was promoted on other test rows than today's.
     """
 

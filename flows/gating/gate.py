@@ -7,7 +7,7 @@ from typing import Any
 
 from components.params.project import Params
 from flows.gating import report
-from flows.gating.bout import Bout, arrange, gather
+from flows.gating.bout import Bout, arrange, gather, without_files
 from flows.gating.champion import Progress
 from flows.gating.decision import OVERRULED, TAKEN_BACK, UNCHANGED, Decision, Evidence, decide
 from flows.gating.evidence import Pair
@@ -35,20 +35,23 @@ def judge(workspace: Workspace, params: Params, champions: Champions, run: str, 
         UserError: MLflow can't be used (``tracking``), or the champion has changed meanwhile (``busy``).
     """
     bout = arrange(workspace, params, champions)
-    decision = _standing(bout) or _decided(bout, champions, run, say)
+    decision = _standing(bout, champions) or _decided(bout, champions, run, say)
     if decision["promoted"]:
         champions.promote(bout.version, bout.champion.number if bout.champion else None)
+    else:
+        champions.settle()
     report.write(workspace.root, decision)
     return decision
 
 
-def _standing(bout: Bout) -> dict[str, Any] | None:
-    """The decision that has made this version champion, where it was about these results by these rules."""
+def _standing(bout: Bout, champions: Champions) -> dict[str, Any] | None:
+    """The decision that has made this version champion, where it was about these results by these rules; None where
+    the version's files are gone since."""
     known = bout.version.decision or {}
     if CHAMPION not in bout.version.aliases or not known.get("promoted"):
         return None
     same = (known.get("lock"), known.get("rules")) == (bout.workspace.lock_digest(), bout.params.gate.model_dump())
-    return dict(known) if same else None
+    return dict(known) if same and without_files(bout, champions) is None else None
 
 
 def _decided(bout: Bout, champions: Champions, run: str, say: Progress) -> dict[str, Any]:

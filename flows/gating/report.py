@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.params.gate import Gate
+from flows.markup import markdown as escaped
 
 DECISION = Path("reports/decision.json")
 
@@ -60,9 +61,10 @@ def sentences(decision: Mapping[str, Any]) -> list[str]:
 
 def markdown(decision: Mapping[str, Any]) -> str:
     """The decision for an artifact that people read in a browser."""
-    first, *reasons = sentences(decision)
-    name = decision["registered_model"]
-    return "\n".join([f"**{name}: {first}**", "", *reasons, "", *_floors(decision)])
+    line = headline(decision)
+    name, first = decision["registered_model"], f"{line[0].upper()}{line[1:]}."
+    reasons = [f"- {escaped(reason)}" for reason in decision["reasons"]]
+    return "\n".join([f"**{escaped(name)}: {first}**", "", *reasons, "", *_floors(decision)])
 
 
 def _floors(decision: Mapping[str, Any]) -> list[str]:

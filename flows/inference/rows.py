@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import UserError
-from components.validate.formats import column_names, count_rows, kind_of, records
+from components.validate.formats import column_names, kind_of, parquet, records
 from components.validate.reading import shards
 
 if TYPE_CHECKING:
@@ -24,30 +26,50 @@ class Rows:
     """What is to be scored: the files, and the column that holds the texts.
 
     Raises:
-        UserError: a file is missing, damaged or of an unknown format, or one lacks the column (``data``).
+        UserError: a file is missing, damaged or of an unknown format, one lacks the column of the texts or has a column
+            twice, or the files have different columns (``data``).
     """
 
     path: Path
     column: str
 
     def __post_init__(self) -> None:
-        for file in self.files:
-            columns = column_names(file)
-            if self.column not in columns:
-                raise UserError(
-                    f"{file}: expected a column '{self.column}' with the texts; it has {', '.join(columns[:10])}.",
-                    "Name the column of the texts: `--column NAME`.",
-                    "data",
-                )
+        if self.column not in self.columns:
+            raise UserError(
+                f"{self.path}: expected a column '{self.column}' with the texts; it has "
+                f"{', '.join(self.columns[:10])}.",
+                "Name the column of the texts: `--column NAME`.",
+                "data",
+            )
 
-    @property
+    @cached_property
     def files(self) -> list[Path]:
         return shards(self.path)
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
-        """All columns of the first file."""
-        return column_names(self.files[0])
+        """All columns; JSON lines have those of all files, other files must agree."""
+        if all(kind_of(file) == "JSON lines" for file in self.files):
+            return list(dict.fromkeys(name for file in self.files for name in column_names(file)))
+        first = _schema(self.files[0])
+        for file in self.files[1:]:
+            if (schema := _schema(file)) != first:
+                raise UserError(
+                    f"{file} has other columns than {self.files[0].name}: {_told(schema, first)}; expected "
+                    f"{_told(first, schema)}.",
+                    "Give the files the same columns of the same types in the same order, or score them one by one.",
+                    "data",
+                )
+        return list(first.names)
+
+    @cached_property
+    def plain_columns(self) -> list[str]:
+        """Those of them that hold texts or numbers, no lists and the like."""
+        import pyarrow as pa
+
+        if kind_of(self.files[0]) != "Parquet":
+            return self.columns
+        return [field.name for field in _schema(self.files[0]) if not pa.types.is_nested(field.type)]
 
     def identity(self) -> str:
         """A hash that is another when a file was changed: of the names, sizes and times of change."""
@@ -58,17 +80,23 @@ class Rows:
         """How many rows there are, where that is known without reading them."""
         if any(kind_of(file) != "Parquet" for file in self.files):
             return None
-        return sum(count_rows(file) for file in self.files)
+        total = 0
+        for file in self.files:
+            with parquet(file) as opened:
+                total += opened.metadata.num_rows
+        return total
 
     def tables(self) -> Iterator[pa.Table]:
         """Every row, `AT_ONCE` at a time; values of CSV, TSV and JSON lines are text.
 
+        An empty text of a CSV or TSV file is one.
+
         Raises:
             UserError: a row is damaged or has no text; names it (``data``).
         """
-        first = 0
         for file in self.files:
-            for table in _parquet(file) if kind_of(file) == "Parquet" else _text(file):
+            first = 0
+            for table in _parquet(file) if kind_of(file) == "Parquet" else _text(file, self.columns, self.column):
                 self._check(file, table, first)
                 first += len(table)
                 yield table
@@ -91,21 +119,47 @@ class Rows:
             )
 
 
+def _schema(file: Path) -> pa.Schema:
+    """The columns of a file and their types; those of CSV, TSV and JSON lines are text.
+
+    Raises:
+        UserError: it is damaged, or has two columns of one name (``data``).
+    """
+    import pyarrow as pa
+
+    if kind_of(file) == "Parquet":
+        with parquet(file) as opened:
+            schema = opened.schema_arrow.remove_metadata()
+    else:
+        schema = pa.schema([(name, pa.string()) for name in column_names(file)])
+    if twice := [name for name, count in Counter(schema.names).items() if count > 1]:
+        raise UserError(f"{file} has the column '{twice[0]}' twice.", "Rename one of them, or leave it out.", "data")
+    return schema
+
+
+def _told(schema: pa.Schema, other: pa.Schema) -> str:
+    """The columns in which a schema differs from the other, all of them if they differ in order alone."""
+    differing = [field for field in schema if field not in list(other)] or list(schema)
+    return ", ".join(f"{field.name} ({field.type})" for field in differing[:10])
+
+
 def _parquet(file: Path) -> Iterator[pa.Table]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    with pq.ParquetFile(file) as opened:
+    with parquet(file) as opened:
         for batch in opened.iter_batches(AT_ONCE):
-            yield pa.Table.from_batches([batch])
+            yield pa.Table.from_batches([batch]).replace_schema_metadata()
 
 
-def _text(file: Path) -> Iterator[pa.Table]:
+def _text(file: Path, columns: list[str], text: str) -> Iterator[pa.Table]:
     import pyarrow as pa
 
-    columns = column_names(file)
+    empty_is_null = kind_of(file) != "JSON lines"
     rows = records(file, columns)
     schema = pa.schema([(name, pa.string()) for name in columns])
     while batch := list(itertools.islice(rows, AT_ONCE)):
         values = [pa.array(column, pa.string()) for column in zip(*batch, strict=True)]
+        if empty_is_null:
+            place = columns.index(text)
+            values[place] = values[place].fill_null("")
         yield pa.Table.from_arrays(values, schema=schema)

@@ -66,7 +66,8 @@ def score_file(rows: Rows, target: Path, model: Model, settings: Settings, say: 
             another run writes to ``target``.
     """
     _check_columns(rows, model, settings)
-    key = hashlib.sha256(json.dumps([rows.identity(), model.content, settings.probabilities]).encode()).hexdigest()[:16]
+    told = [rows.identity(), model.name, model.content, settings.probabilities, bool(settings.log), settings.id_column]
+    key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
     folder = target.parent / f".{target.name}.{key}.parts"
     for other in target.parent.glob(f".{target.name}.*.parts"):
         if other != folder:
@@ -77,11 +78,13 @@ def score_file(rows: Rows, target: Path, model: Model, settings: Settings, say: 
         for number, tables in enumerate(_parts(rows)):
             place = folder / f"{number:06d}.parquet"
             if place.exists():
-                before += sum(len(table) for table in tables)
-            else:
-                _score_part(tables, place, f"{key}-{number:06d}", rows.column, model, settings)
-            done += sum(len(table) for table in tables)
-            say(done, before)
+                count = sum(len(table) for table in tables)
+                done, before = done + count, before + count
+                say(done, before)
+                continue
+            for count in _score_part(tables, place, f"{key}-{number:06d}", rows.column, model, settings):
+                done += count
+                say(done, before)
         if not done:
             folder.rmdir()
             raise UserError(f"{rows.path} holds no rows.", "Give a file with rows.", "data")
@@ -102,16 +105,19 @@ def _alone(folder: Path, target: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def check_target(target: Path, overwrite: bool) -> None:
+def check_target(source: Path, target: Path, overwrite: bool) -> None:
     """See to it that ``target`` can be written.
 
     Raises:
-        UserError: it is there already, no Parquet file by its name, or its folder is missing (``parameters``).
+        UserError: it is there already, what is scored or in its folder, no Parquet file by its name, or its folder is
+            missing (``parameters``).
     """
     if target.suffix != ".parquet":
         raise UserError(f"Expected a Parquet file to write, got {target}.", "Name it NAME.parquet.", "parameters")
     if not target.parent.is_dir():
         raise UserError(f"The folder {target.parent} does not exist.", "Make it, or name another.", "parameters")
+    if source.resolve() in (target.resolve(), *target.resolve().parents):
+        raise UserError(f"{target} is what is scored, or would stand among it.", "Name a file elsewhere.", "parameters")
     if target.is_dir() or (target.exists() and not overwrite):
         raise UserError(f"{target} is there already.", "Name another file, or add --overwrite.", "parameters")
 
@@ -123,9 +129,10 @@ def _check_columns(rows: Rows, model: Model, settings: Settings) -> None:
         raise UserError(
             f"{rows.path} has columns that scoring adds: {', '.join(twice)}.", "Rename them, or leave them out.", "data"
         )
-    if settings.log and settings.id_column and settings.id_column not in rows.columns:
+    if settings.log and settings.id_column and settings.id_column not in rows.plain_columns:
         raise UserError(
-            f"{rows.path} has no column '{settings.id_column}' for the log's ids; it has {', '.join(rows.columns)}.",
+            f"{rows.path}: expected a column '{settings.id_column}' of texts or numbers for the log's ids; such "
+            f"columns are {', '.join(rows.plain_columns[:10])}.",
             "Name another: `--id NAME`.",
             "data",
         )
@@ -143,11 +150,16 @@ def _parts(rows: Rows) -> Iterator[list[pa.Table]]:
         yield part
 
 
-def _score_part(tables: list[pa.Table], place: Path, name: str, column: str, model: Model, settings: Settings) -> None:
+def _score_part(
+    tables: list[pa.Table], place: Path, name: str, column: str, model: Model, settings: Settings
+) -> Iterator[int]:
+    """Score a part and write it; gives the number of rows of each table as it is scored."""
     import pyarrow.parquet as pq
 
-    draft = place.with_suffix(".new")
-    scored = [_scored(table, column, model, settings) for table in tables]
+    draft, scored = place.with_suffix(".new"), []
+    for table in tables:
+        scored.append(_scored(table, column, model, settings))
+        yield len(table)
     with pq.ParquetWriter(draft, scored[0].schema) as writer:
         for table in scored:
             writer.write_table(table)

@@ -10,6 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from flows.gating import report as decisions
+from flows.markup import one_line
 from flows.reporting import formats
 from flows.reporting.evidence import Evidence
 from flows.reporting.words import findings, gain_lines, title
@@ -33,7 +34,7 @@ def render(evidence: Evidence, commands: str) -> str:
         title=title(evidence),
         metadata=_yaml(metadata(evidence)),
         model=evidence.models[evidence.released],
-        name=formats.line(evidence.titles[evidence.released]),
+        name=one_line(evidence.titles[evidence.released]),
         confidence=f"{100 * evidence.comparison['confidence']:.4g}%",
         gains=gain_lines(evidence),
         limits=list(_limits(evidence)),
@@ -62,7 +63,7 @@ def _licence(licence: str | None) -> dict[str, str]:
         return {"license": "unknown"}
     if _SPDX.fullmatch(licence.lower()):
         return {"license": licence.lower()}
-    return {"license": "other", "license_name": formats.line(licence)}
+    return {"license": "other", "license_name": one_line(licence)}
 
 
 def _index(evidence: Evidence) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from flows.markup import markdown, one_line
 
 NONE = "–"
 LONGEST_NAME = 28
@@ -79,20 +80,9 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def line(text: str) -> str:
-    """In one line."""
-    return " ".join(text.split())
-
-
 def short(text: str) -> str:
     """A name that fits above a column."""
     return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
-
-
-def markdown(text: object) -> str:
-    """Text as Markdown that reads just so: no markup in it, no HTML, in one line."""
-    plain = line(str(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", plain)
 
 
 @cache
@@ -114,7 +104,7 @@ def environment() -> Environment:
             "bytes": size,
             "duration": duration,
             "mb": megabytes,
-            "line": line,
+            "line": one_line,
             "short": short,
         },
         "md": markdown,

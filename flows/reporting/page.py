@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from flows import compare
 from flows.gating import report as decisions
+from flows.markup import one_line
 from flows.reporting import formats, words
 from flows.reporting.disagreements import Disagreement
 from flows.reporting.evidence import Evidence
@@ -69,7 +70,7 @@ def _told(evidence: Evidence) -> dict[str, Any]:
         "one_seed": any(gain.get("seeds") == 1 for _, gain in gained),
         "matrices": list(_matrices(evidence)),
         "bins": [
-            (formats.line(evidence.titles[name]), *bin) for name, bins in evidence.reliability.items() for bin in bins
+            (one_line(evidence.titles[name]), *bin) for name, bins in evidence.reliability.items() for bin in bins
         ],
         "marks": list(_marks(evidence)),
         "pairs": [_pair(evidence, found) for found in evidence.disagreements],
@@ -97,7 +98,7 @@ def _matrices(evidence: Evidence) -> Iterator[tuple[str, str, Sequence[int]]]:
     if len(evidence.labels) <= MOST_CLASSES:
         for name, matrix in evidence.confusions.items():
             for label, rows in zip(evidence.labels, matrix, strict=True):
-                yield formats.line(evidence.titles[name]), label, rows
+                yield one_line(evidence.titles[name]), label, rows
 
 
 def _marks(evidence: Evidence) -> Iterator[dict[str, Any]]:
@@ -108,7 +109,7 @@ def _marks(evidence: Evidence) -> Iterator[dict[str, Any]]:
             trained = line.get("loss", trained)
             if "eval_accuracy" in line:
                 yield {
-                    "name": formats.line(evidence.titles[name]),
+                    "name": one_line(evidence.titles[name]),
                     "phase": line.get("phase", ""),
                     "step": line["step"],
                     "trained": trained,
@@ -119,7 +120,7 @@ def _marks(evidence: Evidence) -> Iterator[dict[str, Any]]:
 
 def _pair(evidence: Evidence, found: Disagreement) -> dict[str, Any]:
     """Two models' disagreements, in words and lists."""
-    first, second = (formats.line(evidence.titles[name]) for name in found.models)
+    first, second = (one_line(evidence.titles[name]) for name in found.models)
     alone = {
         "first": f"only the {first} is right",
         "second": f"only the {second} is right",

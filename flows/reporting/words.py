@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from flows.markup import one_line
 from flows.reporting import formats
 from flows.reporting.evidence import Evidence
 
@@ -45,7 +46,7 @@ def title(evidence: Evidence) -> str:
 
 
 def registered(evidence: Evidence) -> str:
-    model_name = formats.line(evidence.titles[evidence.released])
+    model_name = one_line(evidence.titles[evidence.released])
     if evidence.version:
         return f"{evidence.params.publish.registered_model} version {evidence.version}: the {model_name}"
     return f"the {model_name}, not registered"
@@ -53,7 +54,7 @@ def registered(evidence: Evidence) -> str:
 
 def lead(evidence: Evidence) -> str:
     model = evidence.models[evidence.released]
-    model_name = formats.line(evidence.titles[evidence.released])
+    model_name = one_line(evidence.titles[evidence.released])
     classes = evidence.labels
     among = " and ".join(classes) if len(classes) == 2 else f"{len(classes)} classes"
     return (
@@ -114,7 +115,7 @@ def fronts(evidence: Evidence) -> Iterator[str]:
         names = front(evidence.models, cost)
         if len([model for model in evidence.models.values() if model.get(cost) is not None]) > 1:
             listed = ", ".join(
-                f"{formats.line(evidence.titles[name])} ({formats.percent(evidence.models[name]['accuracy'])}%, "
+                f"{one_line(evidence.titles[name])} ({formats.percent(evidence.models[name]['accuracy'])}%, "
                 f"{formats.figure(evidence.models[name][cost])} {unit})"
                 for name in names
             )

@@ -139,6 +139,22 @@ class Champions:
             client.set_registered_model_alias(self.name, CHAMPION, version.number)
             cards.refresh(client, self.name)
 
+    def settle(self) -> None:
+        """Undo half a promotion that nobody came back to: ``previous`` on the champion itself.
+
+        The version before the champion is the one that its decision names.
+        """
+        champion = self.on(CHAMPION)
+        if champion is None or PREVIOUS not in champion.aliases:
+            return
+        before = ((champion.decision or {}).get("champion") or {}).get("version")
+        there = {version.number for version in self.versions()}
+        with self._client() as client:
+            if before in there and before != champion.number:
+                client.set_registered_model_alias(self.name, PREVIOUS, str(before))
+            else:
+                client.delete_registered_model_alias(self.name, PREVIOUS)
+
     def to_roll_back(self) -> tuple[Version | None, Version]:
         """The champion and the one before it, whose files are there.
 
@@ -155,9 +171,24 @@ class Champions:
         self.check_files(previous)
         return champion, previous
 
-    def roll_back(self, previous: Version) -> None:
-        """Make the previous champion the champion again; there is none before it then."""
+    def roll_back(self, previous: Version, instead_of: str | None) -> None:
+        """Make the previous champion the champion again; there is none before it then.
+
+        Args:
+            instead_of: the champion's number as it was when this was decided.
+
+        Raises:
+            UserError: another version has become champion since (``busy``).
+        """
         with self._client() as client:
+            now = registry.aliases(client, self.name).get(CHAMPION)
+            if now != instead_of:
+                raise UserError(
+                    f"Version {now} of '{self.name}' has become champion while version {instead_of or 'none'} was "
+                    "taken back.",
+                    "Look at `stillhouse decisions`, and call it again if that one is to go.",
+                    "busy",
+                )
             client.set_registered_model_alias(self.name, CHAMPION, previous.number)
             client.delete_registered_model_alias(self.name, PREVIOUS)
             cards.refresh(client, self.name)

@@ -107,6 +107,9 @@ def _of_torch(folder: Path) -> _Forward:
     if adapter.is_dir():
         from peft import PeftModel
 
+        if not (adapter / "adapter_model.safetensors").is_file():  # peft would take a pickle instead
+            raise FileNotFoundError(f"{adapter} holds no adapter_model.safetensors, and only safetensors are read.")
+
         model = PeftModel.from_pretrained(model, str(adapter), torch_device="cpu")
     model.eval()
 

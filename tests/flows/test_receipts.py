@@ -153,7 +153,6 @@ def test_other_results_settings_or_another_server_lack_what_these_have(
     for name, value in {
         "benchmark": Benchmark(latency_texts=7),
         "publish": Publish(registered_model="other"),
-        "gate": Gate(margin=0.01),
     }.items():
         changed = SimpleNamespace(**vars(world.params) | {name: value})
         assert receipts.outstanding(world.workspace, changed) == ALL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,16 @@ def refuse_classes(folder: Path, key: str = BASE) -> None:
                 "Code of models is never run. If transformers knows the architecture "
                 "itself, delete the key auto_map; else choose another model.",
             )
+
+
+def content_of(folder: Path) -> str:
+    """sha256 over names and bytes of a model folder's files: the model's identity wherever results are published."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + content)
+    return digest.hexdigest()
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -73,19 +73,27 @@ def test_a_file_is_scored_from_where_the_command_was_called(project: Path, monke
     ("arguments", "said"),
     [
         (["out.csv"], "Expected a Parquet file to write"),
-        (["in.parquet"], "is there already"),
+        (["there.parquet"], "is there already"),
+        (["in.parquet", "--overwrite"], "is what is scored"),
         (["nowhere/out.parquet"], "does not exist"),
         (["out.parquet", "--column", "review"], "expected a column 'review'"),
-        (["out.parquet", "--log", "--id", "key"], "no column 'key'"),
+        (["out.parquet", "--log", "--id", "key"], "expected a column 'key' of texts or numbers"),
     ],
 )
 def test_a_mistake_is_told_and_nothing_is_written(project: Path, arguments: list[str], said: str) -> None:
     pq.write_table(pa.table({"text": ["x"]}), "in.parquet")
+    pq.write_table(pa.table({"text": ["x"]}), "there.parquet")
     before = sorted(project.iterdir())
     done = invoke("score", "in.parquet", *arguments)
     assert (done.exit_code, said in " ".join(done.stderr.split())) == (2, True), done.stderr
     assert sorted(project.iterdir()) == before
     assert not log.read(project)
+
+
+def test_lines_that_are_not_utf8_are_refused() -> None:
+    given = "很好\n太差了\n".encode("gb18030")
+    done = CliRunner().invoke(cli.app, ["predict"], input=b"ok\n" + given)
+    assert (done.exit_code, "Line 2 of standard input is not UTF-8" in done.stderr) == (2, True)
 
 
 def test_no_text_is_refused() -> None:

@@ -109,7 +109,11 @@ class Registry:
         assert previous
         return self.on(CHAMPION), previous
 
-    def roll_back(self, previous: Version) -> None:
+    def settle(self) -> None:
+        """Nothing here is ever cut off."""
+
+    def roll_back(self, previous: Version, instead_of: str | None) -> None:
+        assert self.aliases.get(CHAMPION) == instead_of
         self.aliases[CHAMPION] = previous.number
         del self.aliases[PREVIOUS]
 

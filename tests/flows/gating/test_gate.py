@@ -115,6 +115,17 @@ def test_a_champion_without_files_is_said_with_what_to_do_even_where_it_was_scor
     assert "`stillhouse promote 3`" in decision["reasons"][0]
 
 
+def test_a_version_whose_own_files_are_gone_is_neither_promoted_nor_called_unchanged(champion_of_100: Project) -> None:
+    project = champion_of_100
+    project.make("b", skill=150)
+    project.registry.gone = {"2"}
+    decision = project.judge()
+    assert (decision["promoted"], decision["outcome"], project.champion()) == (False, "files missing", "1")
+    project.registry.gone = {"1"}
+    project.make("a", skill=100)
+    assert project.judge()["outcome"] == "champion missing"
+
+
 def test_a_server_that_is_away_decides_nothing(champion_of_100: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project = champion_of_100
     project.make("b", skill=200)

@@ -114,6 +114,75 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_bytes_and_log(source: Rows, 
     assert set(logged["content"].to_pylist()) == {"abc"}
 
 
+@pytest.mark.parametrize(
+    ("scorer", "settings"),
+    [
+        (Model("other/9", "abc", LABELS, Scorer()), Settings()),
+        (model(content="other"), Settings()),
+        (model(), Settings(log=Path("log"))),
+        (model(), Settings(probabilities=True)),
+    ],
+    ids=["name", "content", "log", "columns"],
+)
+def test_a_run_of_another_kind_starts_anew(
+    source: Rows, tmp_path: Path, scorer: Model, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        score(source, tmp_path / "out.parquet", model(Scorer(most=5)))
+    score(source, tmp_path / "out.parquet", scorer, settings)
+    assert isinstance(scorer.predict, Scorer)
+    assert scorer.predict.texts == 95
+    if settings.log:
+        assert sum(pq.read_metadata(path).num_rows for path in log.read(settings.log)) == 95
+
+
+def test_progress_is_told_after_every_table(source: Rows, tmp_path: Path) -> None:
+    assert score(source, tmp_path / "out.parquet") == [*range(10, 95, 10), 95]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ({"text": ["a"], "n": [1]}, {"text": ["b"], "n": ["1"]}, r"n \(string\); expected n \(int64\)"),
+        ({"text": ["a"], "n": [1]}, {"text": ["b"]}, r"other columns than 1\.parquet"),
+        ({"text": ["a"], "n": [1]}, {"n": [1], "text": ["b"]}, r"n \(int64\), text \(string\); expected text"),
+    ],
+)
+def test_shards_that_differ_are_refused_before_anything_is_scored(
+    tmp_path: Path, first: dict[str, list[object]], second: dict[str, list[object]], words: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name, columns in {"1": first, "2": second}.items():
+        pq.write_table(pa.table(columns), tmp_path / "in" / f"{name}.parquet")
+    with pytest.raises(UserError, match=words):
+        Rows(tmp_path / "in", "text")
+
+
+def test_json_lines_may_leave_keys_out(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/1.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "in/2.jsonl").write_text('{"n": 2, "text": "b"}\n')
+    score(Rows(tmp_path / "in", "text"), tmp_path / "out.parquet")
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert (found["text"].to_pylist(), found["n"].to_pylist()) == (["a", "b"], [None, "2"])
+
+
+def test_an_empty_text_of_a_table_is_a_text(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text('text,n\n"",1\nb,\n')
+    score(Rows(tmp_path / "in.csv", "text"), tmp_path / "out.parquet")
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert (found["text"].to_pylist(), found["n"].to_pylist()) == (["", "b"], ["1", None])
+
+
+def test_damage_inside_a_file_is_told(source: Rows, tmp_path: Path) -> None:
+    content = bytearray(source.path.read_bytes())
+    content[4:400] = b"\xff" * 396
+    source.path.write_bytes(content)
+    with pytest.raises(UserError, match="is not a sound Parquet file"):
+        score(Rows(source.path, "text"), tmp_path / "out.parquet")
+
+
 def test_two_runs_do_not_write_the_same_file(source: Rows, tmp_path: Path) -> None:
     target = tmp_path / "out.parquet"
 
@@ -145,7 +214,9 @@ def test_mistakes_are_told_before_anything_is_written(source: Rows, tmp_path: Pa
         Rows(source.path, "txt")
     with pytest.raises(UserError, match="expected texts in the column 'id'; it holds int64"):
         score(Rows(source.path, "id"), tmp_path / "out.parquet")
-    with pytest.raises(UserError, match="no column 'nr' for the log's ids"):
+    with pytest.raises(
+        UserError, match="expected a column 'nr' of texts or numbers for the log's ids; such columns are id, text"
+    ):
         score(source, tmp_path / "out.parquet", settings=Settings(log=tmp_path, id_column="nr"))
     pq.write_table(pa.table({"text": ["a"] * 14 + [None]}), tmp_path / "holes.parquet")
     with pytest.raises(UserError, match="row 15 has no text"):
@@ -153,15 +224,26 @@ def test_mistakes_are_told_before_anything_is_written(source: Rows, tmp_path: Pa
     pq.write_table(pa.table({"text": ["a"], "predicted_label": ["b"]}), tmp_path / "twice.parquet")
     with pytest.raises(UserError, match="columns that scoring adds: predicted_label"):
         score(Rows(tmp_path / "twice.parquet", "text"), tmp_path / "out.parquet")
+    (tmp_path / "names.csv").write_text("text,text\na,b\n")
+    with pytest.raises(UserError, match="the column 'text' twice"):
+        Rows(tmp_path / "names.csv", "text")
+    pq.write_table(pa.table({"text": ["a"], "tags": [["b"]]}), tmp_path / "lists.parquet")
+    settings = Settings(log=tmp_path, id_column="tags")
+    with pytest.raises(UserError, match="such columns are text"):
+        score(Rows(tmp_path / "lists.parquet", "text"), tmp_path / "out.parquet", settings=settings)
     (tmp_path / "text.parquet").write_text("no parquet")
     with pytest.raises(UserError, match=r"text\.parquet"):
         Rows(tmp_path / "text.parquet", "text")
     assert not (tmp_path / "out.parquet").exists()
-    scoring.check_target(tmp_path / "new.parquet", overwrite=False)
+    there = tmp_path / "source.parquet"
+    scoring.check_target(there, tmp_path / "new.parquet", overwrite=False)
     for target, words in {"in.parquet": "there already", "out.csv": "Parquet", "no/out.parquet": "not exist"}.items():
         with pytest.raises(UserError, match=words):
-            scoring.check_target(tmp_path / target, overwrite=False)
-    scoring.check_target(tmp_path / "in.parquet", overwrite=True)
+            scoring.check_target(there, tmp_path / target, overwrite=False)
+    scoring.check_target(there, tmp_path / "in.parquet", overwrite=True)
+    for scored in (tmp_path / "in.parquet", tmp_path):
+        with pytest.raises(UserError, match="is what is scored, or would stand among it"):
+            scoring.check_target(scored, tmp_path / "in.parquet", overwrite=True)
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:

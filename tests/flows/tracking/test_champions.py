@@ -84,6 +84,30 @@ def test_who_was_compared_with_another_champion_is_not_promoted(two: Champions) 
     assert aliases(two)[CHAMPION] == "1"
 
 
+def test_a_rollback_of_a_champion_that_another_has_replaced_meanwhile_is_refused(two: Champions) -> None:
+    second, first = two.versions()
+    two.promote(first, None)
+    two.promote(second, "1")
+    with pytest.raises(UserError, match=r"Version 2 .* has become champion while version 3 was taken back"):
+        two.roll_back(first, "3")
+    assert aliases(two) == {CANDIDATE: "2", CHAMPION: "2", PREVIOUS: "1"}
+
+
+def test_half_a_promotion_is_undone(two: Champions) -> None:
+    second, first = two.versions()
+    two.promote(first, None)
+    client(two).set_registered_model_alias(two.name, PREVIOUS, "1")  # and then killed
+    two.settle()
+    assert aliases(two) == {CANDIDATE: "2", CHAMPION: "1"}
+    two.tell(second, {"promoted": True, "reasons": [], "outcome": "better", "champion": {"version": "1"}})
+    two.promote(second, "1")
+    two.settle()
+    assert aliases(two)[PREVIOUS] == "1"
+    client(two).set_registered_model_alias(two.name, PREVIOUS, "2")
+    two.settle()
+    assert aliases(two)[PREVIOUS] == "1"
+
+
 def test_a_rollback_has_nothing_before_it(two: Champions) -> None:
     second, first = two.versions()
     two.promote(first, None)
@@ -91,7 +115,7 @@ def test_a_rollback_has_nothing_before_it(two: Champions) -> None:
     champion, previous = two.to_roll_back()
     assert champion
     assert (champion.number, previous.number) == ("2", "1")
-    two.roll_back(previous)
+    two.roll_back(previous, champion.number)
     assert aliases(two) == {CANDIDATE: "2", CHAMPION: "1"}
     with pytest.raises(UserError, match="no previous champion"):
         two.to_roll_back()
@@ -207,6 +231,6 @@ def test_the_page_of_a_version_tells_what_it_is_where_it_came_from_and_why_it_wa
     assert "- **Version 2** (candidate, previous): LoRA student, " in overview
     assert "; not promoted: tie; " in overview
     assert "- **Version 1** (champion): " in overview
-    two.roll_back(second)
+    two.roll_back(second, "1")
     assert "It is the candidate and the champion now." in card("2")
     assert "now." not in card("1")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
-from components.ml.models.folders import check_folder, count_layers
+from components.ml.models.folders import check_folder, content_of, count_layers
 from components.ml.models.onnx_classifier import load_onnx
 from components.ml.models.scoring import load_plain
 
@@ -88,6 +88,14 @@ def test_the_key_that_names_the_folder_is_told(tiny_encoder: Path, tmp_path: Pat
     for folder, length in ((tmp_path / "nowhere", 16), (tmp_path, 16), (tiny_encoder, 10_000)):
         with pytest.raises(UserError, match=r"\(data\.models\.small\)"):
             check_folder(folder, length, "data.models.small")
+
+
+def test_labels_belong_to_what_a_model_is(tiny_encoder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_encoder, tmp_path / "model")
+    assert content_of(folder) == content_of(tiny_encoder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "other", "1": "labels"}}))
+    assert content_of(folder) != content_of(tiny_encoder)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "training_args.bin", "deep/head.PT", "model.joblib", "x.pkl"])
