@@ -19,7 +19,7 @@ import pytest
 from flows.server import HOST, free_port
 
 USER, PASSWORD = "mlflow", "100%-secret@database"
-STARTS_WITHIN = 30.0
+STARTS_WITHIN = 60.0
 
 
 @contextlib.contextmanager

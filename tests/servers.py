@@ -15,7 +15,7 @@ import pytest
 
 from flows.server import HOST, answers, free_port, start_prefect, wait_until_up
 
-STARTS_WITHIN = 60.0
+STARTS_WITHIN = 180.0
 
 
 def make_prefect_database(home: Path) -> None:

@@ -22,7 +22,7 @@ from flows.server import HOST, answers, free_port
 from flows.tracking import models
 from tests.onnx_models import LABELS, save_tiny_onnx
 
-STARTS_WITHIN = 60.0
+STARTS_WITHIN = 180.0
 MEGABYTES = 10_000_000
 
 
