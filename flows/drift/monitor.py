@@ -77,11 +77,8 @@ def monitor(
         raise late.unreadable(labels, "there is no such file")
     empty = _report(registered, version, params, start, until)
     workspace.state.mkdir(exist_ok=True)
-    files = scored.files(workspace.owner.root)
-    found = empty
-    if files:
-        window = Window(files, version.content or "", start, until)
-        found = empty | _compared(workspace, params, registered, version, window, labels)
+    window = Window(scored.files(workspace.owner.root, start), version.content or "", start, until)
+    found = empty | _compared(workspace, params, registered, version, window, labels)
     if found["outcome"] == report.DRIFT and params.monitoring.retrain == "drift":
         found["retraining"] = training.start(workspace, params.monitoring.deployment, version.content or "")
     report.write(workspace.root, found)

@@ -39,6 +39,16 @@ def test_only_the_champions_rows_of_the_window_count(project: Project) -> None:
     assert project.monitor(window_days=9.0)["outcome"] == "drift"
 
 
+def test_parts_from_before_the_window_are_not_opened_and_a_clock_that_is_ahead_loses_no_row(project: Project) -> None:
+    write_log(project.root, texts(200, seed=5))
+    folder = project.root / ".stillhouse/scored"
+    (folder / "20261101T060000.000000Z-old.parquet").write_bytes(b"PAR1, torn")
+    write_log(project.root, texts(30, seed=6), "part-00001", at=NOW - timedelta(days=7))
+    (ahead,) = folder.glob("*part-00001*")
+    ahead.rename(folder / "20261116T113000.000000Z-written-by-a-slower-clock.parquet")
+    assert project.monitor()["rows"] == 230
+
+
 def test_nothing_other_models_and_too_few_rows_are_outcomes(project: Project) -> None:
     assert project.monitor()["outcome"] == "nothing logged"
     write_log(project.root, texts(300, seed=5), content="another model")
@@ -125,10 +135,10 @@ def test_mistakes_are_told(project: Project) -> None:
     with pytest.raises(UserError, match="no such file"):
         project.monitor(project.root / "missing.csv")
     log = project.root / ".stillhouse/scored"
-    (log / "torn.parquet").write_bytes(b"PAR1")
+    (log / "20261123T110000.000000Z-torn.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"torn.parquet can't be read"):
         project.monitor()
-    (log / "torn.parquet").rename(log / ".torn.parquet")
+    (log / "20261123T110000.000000Z-torn.parquet").rename(log / ".torn.parquet")
     assert project.monitor()["rows"] == 3
     project.registry.contents.clear()
     with pytest.raises(UserError, match="no version yet"):
