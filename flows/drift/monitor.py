@@ -18,8 +18,6 @@ from flows.repo.workspace import Workspace
 if TYPE_CHECKING:
     from flows.tracking.champions import Champions, Version
 
-CONFIDENCE = 0.95
-
 
 def champions(workspace: Workspace, params: Params) -> Champions:
     """The registered model whose champion is watched."""
@@ -79,9 +77,10 @@ def monitor(
     workspace.state.mkdir(exist_ok=True)
     window = Window(scored.files(workspace.owner.root, start), version.content or "", start, until)
     found = empty | _compared(workspace, params, registered, version, window, labels)
+    report.write(workspace.root, found)  # now: whatever keeps the training from being started, this is known
     if found["outcome"] == report.DRIFT and params.monitoring.retrain == "drift":
         found["retraining"] = training.start(workspace, params.monitoring.deployment, version.content or "")
-    report.write(workspace.root, found)
+        report.write(workspace.root, found)
     return found
 
 
@@ -119,18 +118,19 @@ def _compared(
     ):
         logged = scored.opened(database, window.files, window.content, window.since, window.until)
         enough = logged.rows >= rules.min_rows
-        reference = notes = None
+        reference: Said | None = None
+        notes: list[str] = []
         if enough or (labels and logged.rows):
             reference, notes = _on_test_rows(workspace, registered, version, group)
         tests, told = [], None
-        if labels and logged.rows:
+        if labels:
             known = list(reference.labels) if reference else said.labels_of(root / watched.VALIDATED / "schema.json")
-            matched = late.match(database, labels, known)
-            if reference and reference.hits and matched.hits:
-                tests += comparing.of_hits(reference.hits, matched.hits, rules)
-            told = _told(matched, reference, tested=bool(tests))
+            matched, before = late.match(database, labels, known), reference.hits if reference else None
+            tests += comparing.of_hits(before, matched.hits, rules)
+            told = matched.told(before, tested=bool(tests))
         if enough:
-            tests += comparing.of_texts(database, root, group, window, rules)
+            of_texts, left_out = comparing.of_texts(database, root, group, window, rules)
+            tests, notes = [*tests, *of_texts], [*notes, *left_out]
             if reference:
                 tests += comparing.of_predictions(reference, said.of_log(database), rules)
     tests = shifts.decided(tests, rules.level)
@@ -142,7 +142,7 @@ def _compared(
         "other_models": logged.others,
         "tests": [dataclasses.asdict(test) for test in tests],
         "labels": told,
-        "notes": notes or [],
+        "notes": notes,
     }
 
 
@@ -150,7 +150,7 @@ def _outcome(logged: scored.Logged, enough: bool, tests: list[shifts.Shift]) -> 
     if any(test.drifted for test in tests):
         return report.DRIFT
     if enough:
-        return report.STEADY
+        return report.STEADY if tests else report.UNTESTED
     if logged.rows:
         return report.TOO_FEW
     return report.OTHER_MODEL if logged.others else report.NOTHING
@@ -176,17 +176,3 @@ def _on_test_rows(
     if not reference.rows:
         return None, [*notes, f"What the model says can't be compared: no test row belongs to the group '{group}'."]
     return reference, notes
-
-
-def _told(matched: late.Late, reference: Said | None, *, tested: bool) -> dict[str, Any]:
-    """The labels that came later, as data."""
-    hits, before = matched.hits, reference.hits if reference else None
-    kept = ("key", "given", "conflicting", "unmatched", "unknown", "examples")
-    return {
-        "rows": hits.rows if hits else 0,
-        "accuracy": hits.accuracy if hits else None,
-        "ci": list(hits.interval(CONFIDENCE)) if hits else None,
-        "confidence": CONFIDENCE,
-        "reference": before.accuracy if before else None,
-        "tested": tested,
-    } | {name: getattr(matched, name) for name in kept}
