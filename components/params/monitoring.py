@@ -37,7 +37,7 @@ def _deployment(name: str) -> str:
     """
     parts = name.split("/")
     if len(parts) > 2 or not all(part.strip() for part in parts):
-        raise ValueError(f"must be NAME or FLOW/NAME, such as on-demand, got '{name}'")
+        raise ValueError(f"expected NAME or FLOW/NAME, such as on-demand, got '{name}'")
     return name
 
 

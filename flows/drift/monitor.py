@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
+from components.params.monitoring import Monitoring
 from components.params.project import Params
 from flows.drift import comparing, late, report, said, scored, shifts, texts, training, watched
 from flows.drift.comparing import Window
@@ -16,6 +17,8 @@ from flows.drift.said import Said
 from flows.repo.workspace import Workspace
 
 if TYPE_CHECKING:
+    import duckdb
+
     from flows.tracking.champions import Champions, Version
 
 
@@ -124,13 +127,9 @@ def _compared(
             reference, notes = _on_test_rows(workspace, registered, version, group)
         tests, told = [], None
         if labels:
-            known = list(reference.labels) if reference else said.labels_of(root / watched.VALIDATED / "schema.json")
-            matched, before = late.match(database, labels, known), reference.hits if reference else None
-            tests += comparing.of_hits(before, matched.hits, rules)
-            told = matched.told(before, tested=bool(tests))
+            tests, told = _of_labels(database, root, reference, labels, rules)
         if enough:
-            of_texts, left_out = comparing.of_texts(database, root, group, window, rules)
-            tests, notes = [*tests, *of_texts], [*notes, *left_out]
+            tests += comparing.of_texts(database, root, group, window, rules)
             if reference:
                 tests += comparing.of_predictions(reference, said.of_log(database), rules)
     tests = shifts.decided(tests, rules.level)
@@ -144,6 +143,16 @@ def _compared(
         "labels": told,
         "notes": notes,
     }
+
+
+def _of_labels(
+    database: duckdb.DuckDBPyConnection, root: Path, reference: Said | None, labels: Path, rules: Monitoring
+) -> tuple[list[shifts.Shift], dict[str, Any]]:
+    """The test of the accuracy on labels that came later, if it can be made, and what became of these labels."""
+    known = list(reference.labels) if reference else said.labels_of(root / watched.VALIDATED / "schema.json")
+    matched, before = late.match(database, labels, known), reference.hits if reference else None
+    tests = comparing.of_hits(before, matched.hits, rules)
+    return tests, matched.told(before, tested=bool(tests))
 
 
 def _outcome(logged: scored.Logged, enough: bool, tests: list[shifts.Shift]) -> str:
