@@ -15,8 +15,8 @@ import pyarrow.dataset as ds
 from components.errors import UserError
 from components.params.monitoring import Monitoring
 from flows.drift import said, shifts, texts
-from flows.drift.said import Said
-from flows.drift.shifts import Hits, Shift
+from flows.drift.said import Hits, Said
+from flows.drift.shifts import Shift
 from flows.drift.watched import TEST, VALIDATED, Predicted
 
 WORDS, MOST_ROWS, SEED = 1000, 20_000, 13

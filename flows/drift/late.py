@@ -11,7 +11,7 @@ import duckdb
 
 from components.errors import UserError
 from components.validate.database import quoted
-from flows.drift.shifts import Hits
+from flows.drift.said import Hits
 
 _READERS = {
     ".parquet": "read_parquet({path})",

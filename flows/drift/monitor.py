@@ -125,7 +125,8 @@ def _compared(
         notes: list[str] = []
         if enough or (labels and logged.rows):
             reference, notes = _on_test_rows(workspace, registered, version, group)
-        tests, told = [], None
+        tests: list[shifts.Shift] = []
+        told = None
         if labels:
             tests, told = _of_labels(database, root, reference, labels, rules)
         if enough:

@@ -72,7 +72,7 @@ def _of_labels(report: Mapping[str, Any], words: bool) -> list[str]:
     for name, why in (("unmatched", outside), ("conflicting", "with several labels, left out")):
         if found[name]:
             examples = found["examples"][name] if words else []
-            more = " ..." if found[name] > len(examples) else ""
+            more = " and others" if found[name] > len(examples) else ""
             named = f": {', '.join(examples)}{more}" if examples else ""
             key = found["key"] if found[name] == 1 else f"{found['key']}s"
             told.append(f"{found[name]:,} {key} {why}{named}.")

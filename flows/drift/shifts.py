@@ -17,30 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from flows.drift.said import Hits
 from flows.drift.texts import Histogram, WordCounts
 
 BLOCK_CELLS = 4_000_000  # of the random assignments that are held at a time
 _MOST_WORDS = 10
-
-
-@dataclass(frozen=True)
-class Hits:
-    """How many of how many rows a model got right."""
-
-    right: int
-    rows: int
-
-    @property
-    def accuracy(self) -> float:
-        """The share of right rows."""
-        return self.right / self.rows
-
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Wilson's interval (1927, "Probable inference, the law of succession, and statistical inference", JASA 22)."""
-        from scipy.stats import binomtest
-
-        found = binomtest(self.right, self.rows).proportion_ci(confidence, method="wilson")
-        return float(found.low), float(found.high)
 
 
 @dataclass(frozen=True)
@@ -133,10 +114,13 @@ def of_means(
     told = [{"rows": int(side.sum()), "mean": float(side @ values / max(side.sum(), 1))} for side in counts]
     difference, p = told[1]["mean"] - told[0]["mean"], 1.0
     if all(side["rows"] for side in told):
-        draw = np.random.default_rng(seed)
-        drawn = draw.multivariate_hypergeometric(sum(counts), reference.rows, resamples, method="marginals")
-        lower = drawn @ values <= counts[0] @ values + 1e-6  # sums of equal values may differ in their last digit
-        p = float((1 + lower.sum()) / (1 + resamples))
+        draw, lower, block = np.random.default_rng(seed), 0, max(1, BLOCK_CELLS // len(values))
+        highest = counts[0] @ values + 1e-6  # sums of equal values may differ in their last digit
+        for start in range(0, resamples, block):
+            size = min(block, resamples - start)
+            drawn = draw.multivariate_hypergeometric(counts[0] + counts[1], reference.rows, size, method="marginals")
+            lower += int((drawn @ values <= highest).sum())
+        p = (1 + lower) / (1 + resamples)
     return Shift(name, "points more", difference, threshold, p, told[0], told[1])
 
 
@@ -200,8 +184,6 @@ def _most_changed(words: WordCounts) -> tuple[list[str], list[str]]:
     middle = np.maximum((before + after) / 2, 1e-300)
     part = [np.where(side > 0, side * np.log2(np.maximum(side, 1e-300) / middle), 0.0) for side in (before, after)]
     order = np.argsort(-(part[0] + part[1]), kind="stable")
-    named = [
-        (words.words[index], bool(after[index] > before[index])) for index in order if after[index] != before[index]
-    ]
-    more, fewer = ([word for word, rose in named if rose is wanted][:_MOST_WORDS] for wanted in (True, False))
+    named = [(words.words[index], after[index] > before[index]) for index in order if after[index] != before[index]]
+    more, fewer = ([word for word, rose in named if rose == wanted][:_MOST_WORDS] for wanted in (True, False))
     return more, fewer

@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse, stats
 
 from flows.drift import shifts
-from flows.drift.shifts import Hits
+from flows.drift.said import Hits
 from flows.drift.texts import Histogram, WordCounts
 
 
