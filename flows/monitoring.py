@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 from components.errors import UserError
 from components.loader import load_params
 from flows import artifacts, notifications, settings
-from flows.drift import report
+from flows.drift import report, told
 from flows.drift.monitor import champions, moment, monitor
 from flows.repo.workspace import Workspace
 
@@ -29,21 +29,30 @@ def monitoring(since: str | None = None, labels: str | None = None) -> State[Any
     workspace = Workspace.find()
     settings.apply(workspace.root)
     params, now = load_params(workspace.root / "params.yaml"), datetime.now(UTC)
-    before = report.read(workspace.root)
     try:
         start = moment(since, now) if since else None
         found = monitor(workspace, params, champions(workspace, params), start, Path(labels) if labels else None, now)
     except UserError as error:
         notifications.notify(workspace.root, "failure", "Monitoring failed", str(error))
         return Failed(message=str(error))
-    told = report.headline(found)
-    for line in (told, *report.sentences(found)):
+    headline = report.headline(found)
+    for line in (headline, *report.sentences(found, words=False)):
         get_run_logger().info(line)
     artifacts.monitoring(report.markdown(found))
-    if found["outcome"] == report.DRIFT and not report.same_drift(before, found):
-        notifications.notify(workspace.root, "drift", f"Stillhouse: {told}", "\n".join(report.sentences(found)))
+    _tell(workspace, found)
     problem = (found["retraining"] or {}).get("problem")
-    return Failed(message=problem) if problem else Completed(name=_state(found["outcome"]), message=told)
+    return Failed(message=problem) if problem else Completed(name=_state(found["outcome"]), message=headline)
+
+
+def _tell(workspace: Workspace, found: dict[str, Any]) -> None:
+    """Notify of drift once; again where a block couldn't be told, or when it comes back after a report without."""
+    root = workspace.owner.root
+    if found["outcome"] == report.STEADY:
+        told.forget(root)
+    if told.due(root, found):
+        body = "\n".join(report.sentences(found, words=False))
+        if not notifications.notify(workspace.root, "drift", f"Stillhouse: {report.headline(found)}", body):
+            told.remember(root, found)
 
 
 def _state(outcome: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from components.params.section import Count, Positive, Section, Share
 
@@ -24,9 +24,21 @@ class Thresholds(Section):
     length: Share | None = 0.1
     unseen_words: Share | None = 0.03
     word_frequencies: Share | None = 0.02
-    labels: Share | None = 0.15
-    confidence: Share | None = 0.15
+    labels: Share | None = 0.2
+    confidence: Share | None = 0.2
     accuracy: Share | None = 0.03
+
+
+def _deployment(name: str) -> str:
+    """NAME or FLOW/NAME, as Prefect has them.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    parts = name.split("/")
+    if len(parts) > 2 or not all(part.strip() for part in parts):
+        raise ValueError(f"expected NAME or FLOW/NAME, such as on-demand, got '{name}'")
+    return name
 
 
 class Monitoring(Section):
@@ -37,10 +49,10 @@ class Monitoring(Section):
         window_days: the rows of so many days count.
         min_rows: with fewer logged rows nothing is tested.
         min_labels: with fewer rows whose labels have come, accuracy is told and not tested.
-        level: the chance of a false alarm, for all tests of one report together.
+        level: the chance of a false alarm, for all tests of one report together, where rows are independent.
         thresholds: the effects that matter.
         retrain: whether drift starts the training deployment.
-        deployment: its name in prefect.yaml.
+        deployment: its name in prefect.yaml; FLOW/NAME for one of another flow than ``scheduled``.
     """
 
     group: Annotated[str, Field(min_length=1)] | None = None
@@ -50,4 +62,4 @@ class Monitoring(Section):
     level: Annotated[float, Field(ge=0.0001, le=0.5)] = 0.01
     thresholds: Thresholds = Thresholds()
     retrain: Literal["never", "drift"] = "never"
-    deployment: Annotated[str, Field(min_length=1)] = "on-demand"
+    deployment: Annotated[str, AfterValidator(_deployment)] = "on-demand"

@@ -15,8 +15,8 @@ import pyarrow.dataset as ds
 from components.errors import UserError
 from components.params.monitoring import Monitoring
 from flows.drift import said, shifts, texts
-from flows.drift.said import Said
-from flows.drift.shifts import Hits, Shift
+from flows.drift.said import Hits, Said
+from flows.drift.shifts import Shift
 from flows.drift.watched import TEST, VALIDATED, Predicted
 
 WORDS, MOST_ROWS, SEED = 1000, 20_000, 13
@@ -56,6 +56,7 @@ def of_texts(
         UserError: no training row belongs to the group (``parameters``).
     """
     only, limits = of_group(group), rules.thresholds
+    resamples = max(_LEAST_RESAMPLES, math.ceil(2 * _MOST_TESTS / rules.level))  # else p can't get below the level
     _read(database, root, group, only, window)
     found = [
         shifts.of_values(name, *_both(database, measure), limits.length)
@@ -64,10 +65,10 @@ def of_texts(
     ]
     if limits.unseen_words is not None:
         held_out, incoming = (texts.unseen(database, side) for side in (texts.HELD_OUT, texts.INCOMING))
-        found.append(shifts.of_means("words unseen in training", held_out, incoming, limits.unseen_words))
+        sides, limit = (held_out, incoming), limits.unseen_words
+        found.append(shifts.of_means("words unseen in training", *sides, limit, resamples, SEED))
     if limits.word_frequencies is not None:
         words = texts.word_counts(database, WORDS, MOST_ROWS, SEED)
-        resamples = max(_LEAST_RESAMPLES, math.ceil(2 * _MOST_TESTS / rules.level))  # else p can't get below the level
         found.append(shifts.of_words("word frequencies", words, limits.word_frequencies, resamples, SEED))
     return found
 
@@ -112,9 +113,9 @@ def of_predictions(reference: Said, incoming: Said, rules: Monitoring) -> list[S
     return found
 
 
-def of_hits(reference: Hits, incoming: Hits, rules: Monitoring) -> list[Shift]:
-    """The test of the accuracy on labels that came later, if there are enough of them."""
+def of_hits(reference: Hits | None, incoming: Hits | None, rules: Monitoring) -> list[Shift]:
+    """The test of the accuracy on labels that came later, if there are enough of them and both sides are known."""
     limit = rules.thresholds.accuracy
-    if limit is None or incoming.rows < rules.min_labels:
+    if limit is None or reference is None or incoming is None or incoming.rows < rules.min_labels:
         return []
     return [shifts.of_accuracy("accuracy", reference, incoming, limit)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from components.errors import UserError
 from components.validate.database import quoted
-from flows.drift.shifts import Hits
+from flows.drift.said import Hits
 
 _READERS = {
     ".parquet": "read_parquet({path})",
@@ -19,6 +20,7 @@ _READERS = {
     ".jsonl": "read_json({path}, format = 'newline_delimited')",
 }
 SHOWN = 5
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,19 @@ class Late:
     unknown: int
     examples: dict[str, list[str]]
     hits: Hits | None
+
+    def told(self, before: Hits | None, *, tested: bool) -> dict[str, Any]:
+        """The same as data; ``before`` is what the model got right of the test rows."""
+        hits = self.hits
+        kept = ("key", "given", "conflicting", "unmatched", "unknown", "examples")
+        return {
+            "rows": hits.rows if hits else 0,
+            "accuracy": hits.accuracy if hits else None,
+            "ci": list(hits.interval(CONFIDENCE)) if hits else None,
+            "confidence": CONFIDENCE,
+            "reference": before.accuracy if before else None,
+            "tested": tested,
+        } | {name: getattr(self, name) for name in kept}
 
 
 def match(database: duckdb.DuckDBPyConnection, path: Path, labels: Sequence[str]) -> Late:

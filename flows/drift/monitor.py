@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
+from components.params.monitoring import Monitoring
 from components.params.project import Params
 from flows.drift import comparing, late, report, said, scored, shifts, texts, training, watched
 from flows.drift.comparing import Window
@@ -16,9 +17,9 @@ from flows.drift.said import Said
 from flows.repo.workspace import Workspace
 
 if TYPE_CHECKING:
-    from flows.tracking.champions import Champions, Version
+    import duckdb
 
-CONFIDENCE = 0.95
+    from flows.tracking.champions import Champions, Version
 
 
 def champions(workspace: Workspace, params: Params) -> Champions:
@@ -77,14 +78,12 @@ def monitor(
         raise late.unreadable(labels, "there is no such file")
     empty = _report(registered, version, params, start, until)
     workspace.state.mkdir(exist_ok=True)
-    files = scored.files(workspace.owner.root)
-    found = empty
-    if files:
-        window = Window(files, version.content or "", start, until)
-        found = empty | _compared(workspace, params, registered, version, window, labels)
+    window = Window(scored.files(workspace.owner.root, start), version.content or "", start, until)
+    found = empty | _compared(workspace, params, registered, version, window, labels)
+    report.write(workspace.root, found)  # now: whatever keeps the training from being started, this is known
     if found["outcome"] == report.DRIFT and params.monitoring.retrain == "drift":
         found["retraining"] = training.start(workspace, params.monitoring.deployment, version.content or "")
-    report.write(workspace.root, found)
+        report.write(workspace.root, found)
     return found
 
 
@@ -122,16 +121,14 @@ def _compared(
     ):
         logged = scored.opened(database, window.files, window.content, window.since, window.until)
         enough = logged.rows >= rules.min_rows
-        reference = notes = None
+        reference: Said | None = None
+        notes: list[str] = []
         if enough or (labels and logged.rows):
             reference, notes = _on_test_rows(workspace, registered, version, group)
-        tests, told = [], None
-        if labels and logged.rows:
-            known = list(reference.labels) if reference else said.labels_of(root / watched.VALIDATED / "schema.json")
-            matched = late.match(database, labels, known)
-            if reference and reference.hits and matched.hits:
-                tests += comparing.of_hits(reference.hits, matched.hits, rules)
-            told = _told(matched, reference, tested=bool(tests))
+        tests: list[shifts.Shift] = []
+        told = None
+        if labels:
+            tests, told = _of_labels(database, root, reference, labels, rules)
         if enough:
             tests += comparing.of_texts(database, root, group, window, rules)
             if reference:
@@ -145,15 +142,25 @@ def _compared(
         "other_models": logged.others,
         "tests": [dataclasses.asdict(test) for test in tests],
         "labels": told,
-        "notes": notes or [],
+        "notes": notes,
     }
+
+
+def _of_labels(
+    database: duckdb.DuckDBPyConnection, root: Path, reference: Said | None, labels: Path, rules: Monitoring
+) -> tuple[list[shifts.Shift], dict[str, Any]]:
+    """The test of the accuracy on labels that came later, if it can be made, and what became of these labels."""
+    known = list(reference.labels) if reference else said.labels_of(root / watched.VALIDATED / "schema.json")
+    matched, before = late.match(database, labels, known), reference.hits if reference else None
+    tests = comparing.of_hits(before, matched.hits, rules)
+    return tests, matched.told(before, tested=bool(tests))
 
 
 def _outcome(logged: scored.Logged, enough: bool, tests: list[shifts.Shift]) -> str:
     if any(test.drifted for test in tests):
         return report.DRIFT
     if enough:
-        return report.STEADY
+        return report.STEADY if tests else report.UNTESTED
     if logged.rows:
         return report.TOO_FEW
     return report.OTHER_MODEL if logged.others else report.NOTHING
@@ -179,17 +186,3 @@ def _on_test_rows(
     if not reference.rows:
         return None, [*notes, f"What the model says can't be compared: no test row belongs to the group '{group}'."]
     return reference, notes
-
-
-def _told(matched: late.Late, reference: Said | None, *, tested: bool) -> dict[str, Any]:
-    """The labels that came later, as data."""
-    hits, before = matched.hits, reference.hits if reference else None
-    kept = ("key", "given", "conflicting", "unmatched", "unknown", "examples")
-    return {
-        "rows": hits.rows if hits else 0,
-        "accuracy": hits.accuracy if hits else None,
-        "ci": list(hits.interval(CONFIDENCE)) if hits else None,
-        "confidence": CONFIDENCE,
-        "reference": before.accuracy if before else None,
-        "tested": tested,
-    } | {name: getattr(matched, name) for name in kept}

@@ -7,17 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.reporting import formats
+
 REPORT = Path("reports/monitoring.json")
 NOTHING, OTHER_MODEL, TOO_FEW, STEADY, DRIFT = "nothing logged", "other model", "too few rows", "no drift", "drift"
-
-
-def read(root: Path) -> dict[str, Any]:
-    """The last report; nothing where there is none, or half of one."""
-    try:
-        found = json.loads((root / REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+UNTESTED = "not tested"
 
 
 def write(root: Path, report: Mapping[str, Any]) -> None:
@@ -34,28 +28,34 @@ def drifted(report: Mapping[str, Any]) -> list[str]:
     return [test["name"] for test in report.get("tests", []) if test["drifted"]]
 
 
-def same_drift(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two reports tell the same drift of the same model."""
-    return one.get("model") == other.get("model") and drifted(one) == drifted(other) != []
-
-
 def headline(report: Mapping[str, Any]) -> str:
     """The outcome in one sentence."""
     model = f"{report['model']['name']}/{report['model']['version']}"
     rows, least = f"{report['rows']:,}", report["rules"]["min_rows"]
-    since = report["since"][:16].replace("T", " ")
+    since = _since(report)
     return {
-        NOTHING: f"Nothing was logged since {since} UTC.",
-        OTHER_MODEL: f"No row of {model} was logged since {since} UTC, only rows of other models.",
-        TOO_FEW: f"Too few rows: {rows} of {model} since {since} UTC; tests start at {least:,}.",
-        STEADY: f"No drift: {rows} rows of {model} since {since} UTC look like its training.",
-        DRIFT: f"Drift of {', '.join(drifted(report))}: {rows} rows of {model} since {since} UTC.",
+        NOTHING: f"Nothing was logged since {since}.",
+        OTHER_MODEL: f"No row of {model} was logged since {since}, only rows of other models.",
+        TOO_FEW: f"Too few rows: {rows} of {model} since {since}; tests start at {least:,}.",
+        UNTESTED: f"Not tested: {rows} rows of {model} since {since}, and no test that could be made of them.",
+        STEADY: f"No drift: {rows} rows of {model} since {since} look like its training.",
+        DRIFT: f"Drift of {', '.join(drifted(report))}: {rows} rows of {model} since {since}.",
     }[report["outcome"]]
 
 
-def sentences(report: Mapping[str, Any]) -> list[str]:
-    """What there is to say beside the headline and the table."""
-    return [*_of_others(report), *_of_labels(report), *_of_words(report), *report["notes"], *_of_training(report)]
+def _since(report: Mapping[str, Any]) -> str:
+    return f"{report['since'][:16].replace('T', ' ')} UTC"
+
+
+def sentences(report: Mapping[str, Any], *, words: bool = True) -> list[str]:
+    """What there is to say beside the headline and the table.
+
+    Args:
+        report: what was found.
+        words: whether words and texts of the log may be shown: texts may be private, and a message goes far.
+    """
+    shown = [*_of_labels(report, words), *(_of_words(report) if words else [])]
+    return [*_of_others(report), *shown, *report["notes"], *_of_training(report)]
 
 
 def _of_others(report: Mapping[str, Any]) -> list[str]:
@@ -63,30 +63,40 @@ def _of_others(report: Mapping[str, Any]) -> list[str]:
     return [f"Left out, as they are of other models: {', '.join(others)}."] if others else []
 
 
-def _of_labels(report: Mapping[str, Any]) -> list[str]:
+def _of_labels(report: Mapping[str, Any], words: bool) -> list[str]:
     found = report["labels"]
     if found is None:
         return []
-    told = []
-    if found["rows"]:
-        low, high = found["ci"]
-        before = "" if found["reference"] is None else f"; on the test rows {found['reference']:.1%}"
-        interval = f"{low:.1%} to {high:.1%} with {found['confidence']:.0%} confidence"
-        told.append(
-            f"Accuracy {found['accuracy']:.1%} ({interval}) on {found['rows']:,} rows whose labels came{before}."
-        )
-    else:
-        told.append("No label in the file belongs to a logged row.")
-    if found["rows"] and not found["tested"]:
-        told.append(f"Accuracy isn't tested: that starts at {report['rules']['min_labels']:,} rows with labels.")
-    for name, why in (("unmatched", "in no logged row"), ("conflicting", "with several labels, left out")):
+    told = _of_accuracy(report) if found["rows"] else ["No label in the file belongs to a row that was looked at."]
+    outside = f"in no row of this model since {_since(report)} (--since looks further back)"
+    for name, why in (("unmatched", outside), ("conflicting", "with several labels, left out")):
         if found[name]:
-            shown = found["examples"][name]
-            more = " ..." if found[name] > len(shown) else ""
-            told.append(f"{found[name]:,} {found['key']}s {why}: {', '.join(shown)}{more}.")
+            examples = found["examples"][name] if words else []
+            more = " and others" if found[name] > len(examples) else ""
+            named = f": {', '.join(examples)}{more}" if examples else ""
+            key = found["key"] if found[name] == 1 else f"{found['key']}s"
+            told.append(f"{found[name]:,} {key} {why}{named}.")
     if found["unknown"]:
         told.append(f"{found['unknown']:,} rows have a label that the model never gives; they count as wrong.")
     return told
+
+
+def _of_accuracy(report: Mapping[str, Any]) -> list[str]:
+    """How often the model was right, and why that isn't tested."""
+    found, rules = report["labels"], report["rules"]
+    low, high = found["ci"]
+    before = "" if found["reference"] is None else f"; on the test rows {found['reference']:.1%}"
+    interval = f"{low:.1%} to {high:.1%} with {found['confidence']:.0%} confidence"
+    told = f"Accuracy {found['accuracy']:.1%} ({interval}) on {found['rows']:,} rows whose labels came{before}."
+    if found["tested"]:
+        return [told]
+    if rules["thresholds"]["accuracy"] is None:
+        why = "monitoring.thresholds.accuracy is null"
+    elif found["rows"] < rules["min_labels"]:
+        why = f"that starts at {rules['min_labels']:,} rows with labels"
+    else:
+        why = "there is none on the test rows to compare it with"
+    return [told, f"Accuracy isn't tested: {why}."]
 
 
 def _of_words(report: Mapping[str, Any]) -> list[str]:
@@ -105,7 +115,8 @@ def _of_training(report: Mapping[str, Any]) -> list[str]:
         return [f"Training was not started: {found['problem']}"]
     if not found["new"]:
         return [f"Training was started for this model and these data before: {found['run']}."]
-    return [f"Training was started: {found['run']} of the deployment {found['deployment']}."]
+    again = f" again, as {found['failed']:,} before came to nothing" if found["failed"] else ""
+    return [f"Training was started{again}: {found['run']} of the deployment {found['deployment']}."]
 
 
 def rows(report: Mapping[str, Any]) -> list[list[str]]:
@@ -139,15 +150,10 @@ def _side(told: Mapping[str, Any]) -> str:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The report for an artifact that people read in a browser."""
-    lines = [f"**{_escaped(headline(report))}**", ""]
+    """The report for an artifact that people read in a browser; without words of the texts."""
+    lines = [f"**{formats.markdown(headline(report))}**", ""]
     if report["tests"]:
         lines += [f"| {' | '.join(HEADER)} |", "|" + " --- |" * len(HEADER)]
-        lines += [f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in rows(report)]
+        lines += [f"| {' | '.join(formats.markdown(cell) for cell in line)} |" for line in rows(report)]
         lines.append("")
-    return "\n".join([*lines, *(f"- {_escaped(sentence)}" for sentence in sentences(report))])
-
-
-def _escaped(text: str) -> str:
-    """Words of texts may hold anything."""
-    return "".join(f"\\{letter}" if letter in "|*_`<>[]\\" else letter for letter in text.replace("\n", " "))
+    return "\n".join([*lines, *(f"- {formats.markdown(sentence)}" for sentence in sentences(report, words=False))])

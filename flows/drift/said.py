@@ -13,12 +13,31 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from flows.drift.shifts import Hits
 from flows.drift.texts import Histogram
 
 STEPS = 1000
 """Confidence is counted in thousandths."""
 _ROWS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class Hits:
+    """How many of how many rows a model got right."""
+
+    right: int
+    rows: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right rows."""
+        return self.right / self.rows
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Wilson's interval (1927, "Probable inference, the law of succession, and statistical inference", JASA 22)."""
+        from scipy.stats import binomtest
+
+        found = binomtest(self.right, self.rows).proportion_ci(confidence, method="wilson")
+        return float(found.low), float(found.high)
 
 
 @dataclass(frozen=True)

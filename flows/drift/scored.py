@@ -1,10 +1,10 @@
-"""The log of scored rows, read out of core: Parquet files under .stillhouse/scored."""
+"""The log of scored rows (:mod:`flows.inference.log`), read out of core."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from components.errors import UserError
 from components.validate.database import quoted
-from flows.settings import STATE
+from flows.inference import log
 
-FOLDER = STATE / "scored"
-COLUMNS = ("text", "id", "label", "score", "model", "content", "at")
+CLOCKS = timedelta(hours=1)
+"""By so much the clock that dated a row may be ahead of the one that named its part."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Logged:
     others: dict[str, int]
 
 
-def files(root: Path) -> list[Path]:
-    """The log's files, in order; a file that is still being written has no such name.
+def files(root: Path, since: datetime) -> list[Path]:
+    """The log's files that can hold rows from ``since`` on, in order; older ones aren't opened.
 
     Raises:
         UserError: one of them is damaged, or isn't part of such a log (``log``).
     """
-    found = sorted(path for path in (root / FOLDER).rglob("*.parquet") if path.name[0] not in "._")
+    found = log.read(root, since - CLOCKS)  # a part is named after it was scored, so older names have older rows
     for path in found:
         _check(path)
     return found
@@ -50,9 +50,10 @@ def _check(path: Path) -> None:
             "It is damaged: move it out of the log; its rows are lost to monitoring.",
             "log",
         ) from error
-    if lacking := [name for name in COLUMNS if name not in there]:
+    columns = log.schema().names
+    if lacking := [name for name in columns if name not in there]:
         raise UserError(
-            f"Expected in {path} the columns {', '.join(COLUMNS)}; it lacks {', '.join(lacking)}.",
+            f"Expected in {path} the columns {', '.join(columns)}; it lacks {', '.join(lacking)}.",
             "Move it out of the log: `stillhouse` didn't write it.",
             "log",
         )
@@ -65,16 +66,18 @@ def opened(
 
     Args:
         database: where the view is made.
-        found: the log's files; at least one.
+        found: the log's files; with none the view is empty.
         content: the hash of the watched model.
         since, until: the window; the first is part of it, the second isn't.
     """
     database.execute("SET TimeZone = 'UTC'")
-    listed = ", ".join(quoted(path) for path in found)
+    source = f"read_parquet([{', '.join(quoted(path) for path in found)}], union_by_name = true)"
+    if not found:
+        database.register("nothing", log.schema().empty_table())
+        source = "nothing"
     database.execute(
         f"""
-        CREATE VIEW scored AS SELECT text, id, label, score, model, content, "at" AS scored_at
-        FROM read_parquet([{listed}], union_by_name = true)
+        CREATE VIEW scored AS SELECT text, id, label, score, model, content, "at" AS scored_at FROM {source}
         WHERE "at" >= '{since.isoformat()}'::TIMESTAMPTZ AND "at" < '{until.isoformat()}'::TIMESTAMPTZ
             AND text IS NOT NULL
         """

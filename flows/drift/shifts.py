@@ -17,30 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from flows.drift.texts import Histogram, Moments, WordCounts
+from flows.drift.said import Hits
+from flows.drift.texts import Histogram, WordCounts
 
 BLOCK_CELLS = 4_000_000  # of the random assignments that are held at a time
 _MOST_WORDS = 10
-
-
-@dataclass(frozen=True)
-class Hits:
-    """How many of how many rows a model got right."""
-
-    right: int
-    rows: int
-
-    @property
-    def accuracy(self) -> float:
-        """The share of right rows."""
-        return self.right / self.rows
-
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """Wilson's interval (1927, "Probable inference, the law of succession, and statistical inference", JASA 22)."""
-        from scipy.stats import binomtest
-
-        found = binomtest(self.right, self.rows).proportion_ci(confidence, method="wilson")
-        return float(found.low), float(found.high)
 
 
 @dataclass(frozen=True)
@@ -96,9 +77,14 @@ def of_values(name: str, reference: Histogram, incoming: Histogram, threshold: f
 
 
 def _cumulative(histogram: Histogram, values: np.ndarray) -> np.ndarray:
-    counts = np.zeros(len(values))
+    return np.asarray(np.cumsum(_counts(histogram, values)) / histogram.rows)
+
+
+def _counts(histogram: Histogram, values: np.ndarray) -> np.ndarray:
+    """How many rows have each of the values, all of the histogram's among them."""
+    counts = np.zeros(len(values), np.int64)
     counts[np.searchsorted(values, histogram.values)] = histogram.counts
-    return np.asarray(np.cumsum(counts) / histogram.rows)
+    return counts
 
 
 def _quartiles(histogram: Histogram) -> dict[str, Any]:
@@ -116,20 +102,25 @@ def of_accuracy(name: str, reference: Hits, incoming: Hits, threshold: float) ->
     return Shift(name, "points less", reference.accuracy - incoming.accuracy, threshold, p, told[0], told[1])
 
 
-def of_means(name: str, reference: Moments, incoming: Moments, threshold: float) -> Shift:
-    """Two means, by how much the incoming one is higher: Welch's t-test (1947), one-sided."""
-    from scipy.stats import ttest_ind_from_stats
+def of_means(
+    name: str, reference: Histogram, incoming: Histogram, threshold: float, resamples: int, seed: int
+) -> Shift:
+    """Two means, by how much the incoming one is higher: rows are assigned to the sides at random, again and again.
 
-    sides = (incoming, reference)
-    difference = incoming.mean - reference.mean
-    told = [{"rows": side.rows, "mean": side.mean} for side in (reference, incoming)]
-    if min(side.rows for side in sides) < 2:
-        p = 1.0
-    elif max(side.deviation for side in sides) == 0:
-        p = float(difference <= 0)
-    else:
-        moments = [value for side in sides for value in (side.mean, side.deviation, side.rows)]
-        p = float(ttest_ind_from_stats(*moments, equal_var=False, alternative="greater").pvalue)
+    Of the number of rows it needs nothing, while a t-test alarms too often where most of a few values are 0.
+    """
+    values = np.union1d(reference.values, incoming.values)
+    counts = [_counts(side, values) for side in (reference, incoming)]
+    told = [{"rows": int(side.sum()), "mean": float(side @ values / max(side.sum(), 1))} for side in counts]
+    difference, p = told[1]["mean"] - told[0]["mean"], 1.0
+    if all(side["rows"] for side in told):
+        draw, lower, block = np.random.default_rng(seed), 0, max(1, BLOCK_CELLS // len(values))
+        highest = counts[0] @ values + 1e-6  # sums of equal values may differ in their last digit
+        for start in range(0, resamples, block):
+            size = min(block, resamples - start)
+            drawn = draw.multivariate_hypergeometric(counts[0] + counts[1], reference.rows, size, method="marginals")
+            lower += int((drawn @ values <= highest).sum())
+        p = (1 + lower) / (1 + resamples)
     return Shift(name, "points more", difference, threshold, p, told[0], told[1])
 
 
@@ -194,6 +185,5 @@ def _most_changed(words: WordCounts) -> tuple[list[str], list[str]]:
     part = [np.where(side > 0, side * np.log2(np.maximum(side, 1e-300) / middle), 0.0) for side in (before, after)]
     order = np.argsort(-(part[0] + part[1]), kind="stable")
     named = [(words.words[index], after[index] > before[index]) for index in order if after[index] != before[index]]
-    return [word for word, more in named if more][:_MOST_WORDS], [word for word, more in named if not more][
-        :_MOST_WORDS
-    ]
+    more, fewer = ([word for word, rose in named if rose == wanted][:_MOST_WORDS] for wanted in (True, False))
+    return more, fewer

@@ -46,15 +46,6 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Mean and standard deviation of something over rows."""
-
-    rows: int
-    mean: float
-    deviation: float
-
-
-@dataclass(frozen=True)
 class WordCounts:
     """How often each row has each of the most frequent words, and all others as one.
 
@@ -116,20 +107,19 @@ def lengths(database: duckdb.DuckDBPyConnection, side: str, measure: str) -> His
     return Histogram(np.asarray(found["length"]), np.asarray(found["n"]))
 
 
-def unseen(database: duckdb.DuckDBPyConnection, side: str) -> Moments:
-    """The share of a text's words that no training row has, over the texts of a side that have words at all."""
-    rows, mean, deviation = _one(
-        database,
+def unseen(database: duckdb.DuckDBPyConnection, side: str) -> Histogram:
+    """The share of a text's words that no training row has, in thousandths, of the texts of a side that have words."""
+    found = database.execute(
         """
         WITH known AS (SELECT DISTINCT unnest(words) AS word FROM texts WHERE side IN ($train, $elsewhere)),
         used AS (SELECT row, unnest(words) AS word FROM texts WHERE side = $side),
-        shares AS (SELECT row, avg((known.word IS NULL)::INTEGER) AS share
+        shares AS (SELECT row, round(1000 * avg((known.word IS NULL)::INTEGER)) / 1000 AS share
                    FROM used LEFT JOIN known USING (word) GROUP BY row)
-        SELECT count(*), coalesce(avg(share), 0), coalesce(stddev_samp(share), 0) FROM shares
+        SELECT share, count(*) AS n FROM shares GROUP BY 1 ORDER BY 1
         """,
         {"side": side, "train": TRAIN, "elsewhere": ELSEWHERE},
-    )
-    return Moments(int(rows), float(mean), float(deviation))
+    ).fetchnumpy()
+    return Histogram(np.asarray(found["share"]), np.asarray(found["n"]))
 
 
 def word_counts(database: duckdb.DuckDBPyConnection, words: int, most_rows: int, seed: int) -> WordCounts:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FOLDER = STATE / "scored"
-_STAMP = "%Y%m%dT%H%M%S.%fZ"
+STAMP = "%Y%m%dT%H%M%S.%fZ"
+"""When a part was written, in UTC: its name begins with that."""
 
 
 def schema() -> pa.Schema:
@@ -42,7 +43,7 @@ def append(root: Path, table: pa.Table, part: str | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if part and (there := sorted(folder.glob(f"*-{part}.parquet"))):
         return there[0]
-    name = f"{datetime.now(UTC).strftime(_STAMP)}-{part or uuid.uuid4().hex[:8]}.parquet"
+    name = f"{datetime.now(UTC).strftime(STAMP)}-{part or uuid.uuid4().hex[:8]}.parquet"
     draft = folder / f".{name}.partial"
     try:
         pq.write_table(table.select(wanted.names).cast(wanted), draft)
@@ -53,6 +54,10 @@ def append(root: Path, table: pa.Table, part: str | None = None) -> Path:
 
 
 def read(root: Path, since: datetime | None = None) -> list[Path]:
-    """The parts of the log, the oldest first; with ``since``, which must have a time zone, those written from then."""
-    first = since.astimezone(UTC).strftime(_STAMP) if since else ""
+    """The parts of the log, the oldest first; with ``since``, which must have a time zone, those written from then.
+
+    Parts are written after their rows were scored, so the others have only rows of before. A file whose name
+    begins with a letter is read always.
+    """
+    first = since.astimezone(UTC).strftime(STAMP) if since else ""
     return sorted(path for path in (root / FOLDER).glob("[!.]*.parquet") if path.name >= first)

@@ -80,6 +80,11 @@ PHASE = "      on: products\n"
         ("seed: 13 ", "sead: 13 ", r"params.yaml: 'seed' is missing in the top level"),
         ("base: data/base_model", "base: models/base", r"teacher.base: must be inside data/.* got 'models/base'"),
         ("registered_model: ", "registered_model: a/", r"publish.registered_model: expected a name without /, got 'a/"),
+        (
+            "seed: 13 ",
+            "monitoring: {deployment: a/b/c}\nseed: 13 ",
+            r"monitoring.deployment: expected NAME or FLOW/NAME, .* got 'a/b/c'",
+        ),
         ("experiment: stillhouse", "experiment: ' '", r"publish.experiment: expected a name, got ' '"),
         ("epochs: 2,", "epochs: .nan,", r"teacher.phases.general.epochs: should be a finite number, got nan"),
         ("lr: 8.0e-5", "lr: .inf", r"teacher.phases.general.lr: should be a finite number, got inf"),

@@ -20,6 +20,7 @@ from components.loader import load_yaml
 from components.params.monitoring import Monitoring
 from components.params.project import Params
 from flows.drift import monitor as watching
+from flows.inference import log
 from flows.repo.workspace import Workspace
 from flows.tracking.champions import Version
 from tests.conftest import write_split
@@ -50,7 +51,7 @@ def write_log(root: Path, rows: Sequence[str], name: str = "part-00000", **colum
     }
     kinds = {"score": pa.float64(), "at": pa.timestamp("us", "UTC")}
     table = {key: pa.array(value, kinds.get(key, pa.string())) for key, value in filled.items()}
-    path = root / ".stillhouse/scored/2026-11-23" / f"{name}.parquet"
+    path = root / log.FOLDER / f"{max(filled['at']).strftime(log.STAMP)}-{name}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"text": pa.array(rows, pa.string()), **table}), path)
 

@@ -13,7 +13,7 @@ import pytest
 
 from components.errors import UserError
 from flows.drift import late
-from flows.drift.shifts import Hits
+from flows.drift.said import Hits
 
 LABELS = ["neg", "正"]
 

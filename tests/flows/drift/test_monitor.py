@@ -23,8 +23,8 @@ def test_texts_like_the_trainings_are_no_drift_and_others_are(project: Project) 
     drift = project.monitor()
     assert drift["outcome"] == "drift"
     assert report.drifted(drift) == [test["name"] for test in drift["tests"]]
-    assert "市场" not in report.markdown(drift)
     assert "market" in " ".join(report.sentences(drift))
+    assert "market" not in report.markdown(drift)
 
 
 def test_only_the_champions_rows_of_the_window_count(project: Project) -> None:
@@ -37,6 +37,16 @@ def test_only_the_champions_rows_of_the_window_count(project: Project) -> None:
     assert (found["outcome"], found["rows"], found["other_models"]) == ("no drift", 200, {"小模型/2": 300})
     assert "300 of 小模型/2" in " ".join(report.sentences(found))
     assert project.monitor(window_days=9.0)["outcome"] == "drift"
+
+
+def test_parts_from_before_the_window_are_not_opened_and_a_clock_that_is_ahead_loses_no_row(project: Project) -> None:
+    write_log(project.root, texts(200, seed=5))
+    folder = project.root / ".stillhouse/scored"
+    (folder / "20261101T060000.000000Z-old.parquet").write_bytes(b"PAR1, torn")
+    write_log(project.root, texts(30, seed=6), "part-00001", at=NOW - timedelta(days=7))
+    (ahead,) = folder.glob("*part-00001*")
+    ahead.rename(folder / "20261116T113000.000000Z-written-by-a-slower-clock.parquet")
+    assert project.monitor()["rows"] == 230
 
 
 def test_nothing_other_models_and_too_few_rows_are_outcomes(project: Project) -> None:
@@ -58,8 +68,18 @@ def test_a_group_is_compared_with_its_own_rows_and_must_have_some(project: Proje
 
 def test_thresholds_of_null_leave_tests_out(project: Project) -> None:
     write_log(project.root, texts(300, seed=5))
-    off = {"length": None, "unseen_words": None, "word_frequencies": None, "labels": None, "confidence": None}
-    assert project.monitor(thresholds=off)["tests"] == []
+    off: dict[str, float | None] = {
+        "length": None,
+        "unseen_words": None,
+        "word_frequencies": None,
+        "labels": None,
+        "confidence": None,
+    }
+    found = project.monitor(thresholds=off)
+    assert (found["outcome"], found["tests"]) == ("not tested", [])
+    assert "Not tested: 300 rows" in report.headline(found)
+    off["length"] = 0.1
+    assert project.monitor(thresholds=off)["outcome"] == "no drift"
 
 
 def labels_file(root: Path, wrong: int) -> Path:
@@ -85,7 +105,32 @@ def test_few_labels_are_told_and_not_tested(project: Project) -> None:
     write_log(project.root, texts(60, seed=5), id=[f"r{row}" for row in range(60)])
     found = project.monitor(labels_file(project.root, wrong=60), min_labels=61)
     assert (found["outcome"], found["labels"]["accuracy"], found["tests"]) == ("too few rows", 0.0, [])
-    assert "isn't tested" in " ".join(report.sentences(found))
+    assert "isn't tested: that starts at 61 rows" in " ".join(report.sentences(found))
+    off = project.monitor(labels_file(project.root, wrong=60), thresholds={"accuracy": None})
+    assert "isn't tested: monitoring.thresholds.accuracy is null." in " ".join(report.sentences(off))
+
+
+def test_accuracy_without_one_on_the_test_rows_says_that_it_has_nothing_to_be_compared_with(project: Project) -> None:
+    project.registry.contents["champion"], project.registry.labels = "a third", ["x", "y"]
+    write_log(project.root, texts(60, seed=5), id=[f"r{row}" for row in range(60)], content="a third")
+    found = project.monitor(labels_file(project.root, wrong=0))
+    assert found["labels"]["rows"] == 60
+    assert "isn't tested: there is none on the test rows" in " ".join(report.sentences(found))
+
+
+@pytest.mark.parametrize("days", [None, 8])
+def test_labels_of_rows_outside_the_window_are_told_as_such_and_their_file_is_read(
+    project: Project, days: int | None
+) -> None:
+    if days:
+        write_log(project.root, texts(9, 5), id=[f"r{row}" for row in range(9)], at=NOW - timedelta(days=days))
+    found = project.monitor(labels_file(project.root, wrong=0))
+    assert (found["outcome"], found["labels"]["rows"], found["labels"]["unmatched"]) == ("nothing logged", 0, 301)
+    said = " ".join(report.sentences(found))
+    assert "301 ids in no row of this model since 2026-11-16 12:00 UTC (--since looks further back): r0" in said
+    (project.root / "labels.csv").write_text("id,label\nr0,7\n")
+    with pytest.raises(UserError, match="the labels negative, positive; it has 7"):
+        project.monitor(project.root / "labels.csv")
 
 
 def test_a_champion_that_these_results_lack_says_once_what_it_says_of_the_test_rows(project: Project) -> None:
@@ -108,7 +153,7 @@ def test_drift_starts_the_training_only_where_parameters_say_so(
 
     def start(workspace: Any, deployment: str, content: str) -> dict[str, Any]:
         asked.append((deployment, content))
-        return {"deployment": deployment, "run": "quick-fox", "new": len(asked) == 1, "problem": None}
+        return {"deployment": deployment, "run": "quick-fox", "new": len(asked) == 1, "failed": 0, "problem": None}
 
     monkeypatch.setattr(training, "start", start)
     write_log(project.root, texts(300, seed=5))
@@ -120,15 +165,26 @@ def test_drift_starts_the_training_only_where_parameters_say_so(
     assert asked == [("on-demand", "the champion")] * 2
 
 
+def test_the_report_is_there_when_starting_the_training_dies(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*_: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "start", start)
+    write_log(project.root, texts(300, seed=6, words=OTHERS))
+    with pytest.raises(KeyboardInterrupt):
+        project.monitor(retrain="drift")
+    assert '"outcome": "drift"' in (project.root / report.REPORT).read_text(encoding="utf-8")
+
+
 def test_mistakes_are_told(project: Project) -> None:
     write_log(project.root, texts(3, seed=5))
     with pytest.raises(UserError, match="no such file"):
         project.monitor(project.root / "missing.csv")
     log = project.root / ".stillhouse/scored"
-    (log / "torn.parquet").write_bytes(b"PAR1")
+    (log / "20261123T110000.000000Z-torn.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"torn.parquet can't be read"):
         project.monitor()
-    (log / "torn.parquet").rename(log / ".torn.parquet")
+    (log / "20261123T110000.000000Z-torn.parquet").rename(log / ".torn.parquet")
     assert project.monitor()["rows"] == 3
     project.registry.contents.clear()
     with pytest.raises(UserError, match="no version yet"):
@@ -150,7 +206,11 @@ def test_times_are_read() -> None:
             moment(wrong, now)
 
 
-def test_words_of_texts_cannot_break_the_page(project: Project) -> None:
-    write_log(project.root, texts(300, seed=6, words=["a|b", "<script>", "x_y", "*z*"]))
-    page = report.markdown(project.monitor())
-    assert "<script>" not in page.replace("\\<script\\>", "")
+def test_labels_and_reasons_cannot_break_the_page(project: Project) -> None:
+    write_log(project.root, texts(300, seed=5), label="<b>|*x*", model="[m](http://x)")
+    write_log(project.root, texts(9, seed=6), "part-00001", content="other", model="[m](http://x)")
+    found = project.monitor() | {"notes": ["group '<i>~~c~~'"]}
+    page = report.markdown(found)
+    assert page.count("&lt;b&gt;\\|\\*x\\* 100%") == 1
+    assert "9 of \\[m\\](http://x)" in page
+    assert "group '&lt;i&gt;\\~\\~c\\~\\~'" in page

@@ -7,17 +7,13 @@ import pytest
 from scipy import sparse, stats
 
 from flows.drift import shifts
-from flows.drift.shifts import Hits
-from flows.drift.texts import Histogram, Moments, WordCounts
+from flows.drift.said import Hits
+from flows.drift.texts import Histogram, WordCounts
 
 
 def histogram(values: np.ndarray) -> Histogram:
     found, counts = np.unique(values, return_counts=True)
     return Histogram(found, counts)
-
-
-def moments(values: np.ndarray) -> Moments:
-    return Moments(len(values), float(values.mean()), float(values.std(ddof=1)))
 
 
 def shares(values: np.ndarray) -> dict[str, int]:
@@ -42,8 +38,10 @@ def test_distances_and_p_values_from_counts_are_those_of_scipy_from_rows() -> No
     found = shifts.of_values("length", histogram(before), histogram(after), 0.1)
     expected = stats.ks_2samp(before, after, method="asymp")
     assert (found.effect, found.p) == pytest.approx((expected.statistic, expected.pvalue))
-    higher = shifts.of_means("unseen", moments(before), moments(after), 0.1)
-    assert higher.p == pytest.approx(stats.ttest_ind(after, before, equal_var=False, alternative="greater").pvalue)
+    higher = shifts.of_means("unseen", histogram(before), histogram(after[:60]), 0.1, 20_000, 13)
+    assert higher.effect == pytest.approx(after[:60].mean() - before.mean())
+    permuted = stats.ttest_ind(after[:60], before, alternative="greater", method=stats.PermutationMethod(20_000, rng=1))
+    assert 0.001 < higher.p == pytest.approx(permuted.pvalue, rel=0.2)
     labels = shifts.of_shares("labels", {"正": 60, "负": 40, "never": 0}, {"正": 80, "new": 20}, 0.1)
     assert labels.effect == pytest.approx(0.4)
     table = [[60, 40, 0], [80, 0, 20]]
@@ -62,8 +60,19 @@ def test_a_difference_must_be_both_large_and_significant() -> None:
     assert shifts.decided([shifts.of_values("length", many[0], histogram(draw.poisson(30, 500)), 0.1)], 0.01)[0].drifted
 
 
+def test_a_few_texts_most_of_which_have_no_unseen_word_alarm_no_more_often_than_stated() -> None:
+    draw = np.random.default_rng(3)
+
+    def shares(rows: int) -> Histogram:
+        return histogram(np.rint(1000 * np.where(draw.random(rows) < 0.9, 0, draw.beta(1, 8, rows))) / 1000)
+
+    p_values = [shifts.of_means("unseen", shares(10), shares(300), 0.0, 199, 13).p for _ in range(400)]
+    assert sum(p < 0.05 for p in p_values) <= 32  # 20, and no more than its binomial error above; Welch's t: 162
+
+
 def test_no_rows_with_words_and_one_label_only_are_no_drift() -> None:
-    assert shifts.of_means("unseen", Moments(0, 0.0, 0.0), Moments(5, 0.3, 0.1), 0.1).p == 1.0
+    none, some = (histogram(np.array(values)) for values in ([], [0.3, 0.4]))
+    assert shifts.of_means("unseen", none, some, 0.1, 99, 13).p == 1.0
     assert shifts.of_shares("labels", {"正": 3}, {"正": 9}, 0.1).p == 1.0
     nothing = words(np.zeros((3, 2)), np.zeros((4, 2)))
     assert shifts.of_words("words", nothing, 0.02, 99, 13).effect == 0.0
@@ -84,7 +93,7 @@ def batch(draw: np.random.Generator, rows: int, moved: float) -> dict[str, np.nd
     vocabulary = np.linspace(1, 3, 20) ** (1 - 2 * moved)
     return {
         "length": draw.poisson(20 * (1 + 0.3 * moved), rows),
-        "unseen": draw.beta(2 + 3 * moved, 40, rows),
+        "unseen": np.rint(1000 * draw.beta(2 + 3 * moved, 40, rows)) / 1000,
         "labels": draw.random(rows) < 0.6 + 0.2 * moved,
         "confidence": np.rint(1000 * draw.beta(20 - 10 * moved, 2, rows)),
         "words": draw.multinomial(15, vocabulary / vocabulary.sum(), rows),
@@ -97,7 +106,7 @@ def compared(draw: np.random.Generator, moved: float, level: float, thresholds: 
     limits = (0.1, 0.02, 0.1, 0.1, 0.02) if thresholds else (0.0,) * 5
     made = [
         shifts.of_values("length", histogram(one["length"]), histogram(other["length"]), limits[0]),
-        shifts.of_means("unseen", moments(one["unseen"]), moments(other["unseen"]), limits[1]),
+        shifts.of_means("unseen", histogram(one["unseen"]), histogram(other["unseen"]), limits[1], 199, 13),
         shifts.of_shares("labels", shares(one["labels"]), shares(other["labels"]), limits[2]),
         shifts.of_values("confidence", histogram(one["confidence"]), histogram(other["confidence"]), limits[3]),
         shifts.of_words("words", words(one["words"], other["words"]), limits[4], 199, 13),

@@ -46,8 +46,8 @@ def test_words_are_unseen_only_if_no_training_row_of_any_group_has_them_in_any_f
     add(database, INCOMING, tmp_path, "GOOD stock", "坏 abc 好 x", "!!!")
     add(database, HELD_OUT, tmp_path, "good")
     found = texts.unseen(database, INCOMING)
-    assert (found.rows, found.mean) == (2, pytest.approx((0 + 0.5) / 2))
-    assert texts.unseen(database, HELD_OUT).mean == 0
+    assert dict(zip(found.values, found.counts, strict=True)) == {0: 1, 0.5: 1}
+    assert texts.unseen(database, HELD_OUT).values.tolist() == [0]
 
 
 def test_word_counts_hold_each_text_of_training_and_log_and_the_rarer_words_together(
