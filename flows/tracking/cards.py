@@ -91,7 +91,8 @@ def _decided(decision: Mapping[str, Any] | None, aliases: Sequence[str]) -> list
 def _overview(versions: Sequence[ModelVersion], aliases: Mapping[str, str]) -> str:
     """The description of the registered model: a line for each version with an alias and for each of the newest."""
     with_alias = set(aliases.values())
-    listed = [version for place, version in enumerate(versions) if place < _LISTED or str(version.version) in with_alias]
+    older = [version for version in versions[_LISTED:] if str(version.version) in with_alias]
+    listed = [*versions[:_LISTED], *older]
     lines = {str(version.version): line for version in listed if (line := _line(version, aliases))}
     for number in [number for number in reversed(lines) if number not in with_alias]:
         if len(_joined(lines)) > _LONGEST:

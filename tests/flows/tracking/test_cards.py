@@ -74,7 +74,8 @@ def test_a_long_overview_leaves_out_the_oldest_but_no_version_with_an_alias(many
 
 def test_reasons_and_names_are_no_markup(many: Champions) -> None:
     reason = "By hand: see [this](javascript:alert(1)) <b>now</b>\n# and `that`, my_group|x"
-    many.tell(many.versions()[0], {"promoted": True, "outcome": "by hand", "reasons": [reason], "time": "2026-11-23T10"})
+    decision = {"promoted": True, "outcome": "by hand", "reasons": [reason], "time": "2026-11-23T10"}
+    many.tell(many.versions()[0], decision)
     text = card(many.tracker.client, VERSIONS)
     told = r"\[this\](javascript:alert(1)) &lt;b&gt;now&lt;/b&gt; \# and \`that\`, my\_group\|x"
     assert f"- By hand: see {told}\n" in text
