@@ -9,6 +9,7 @@ from typing import Any
 
 from components.component import COMPONENTS
 from flows.repo import lockfile
+from flows.repo.revisions import REFS
 
 CONTROLS = "controls"
 EXPORT = "export"
@@ -102,8 +103,9 @@ def reference(root: Path, model: Model, remote: str) -> dict[str, str]:
         "stillhouse.dvc.path": place,
         "stillhouse.dvc.remote": remote or "none",
         "stillhouse.dvc.megabytes": f"{megabytes(root / model.folder):.1f}",
-        # COMMIT is the tag stillhouse.commit of the run, which is set after the publication.
-        "stillhouse.dvc.fetch": f"dvc get . {place} --rev COMMIT --out FOLDER",
+        # COMMIT is the tag stillhouse.commit of the parent run, which is set after the publication. Other clones lack
+        # the commit until they fetch it; the project itself may have no origin, and needs none.
+        "stillhouse.dvc.fetch": f"git fetch origin '{REFS}*:{REFS}*'; dvc get . {place} --rev COMMIT --out FOLDER",
     }
 
 

@@ -25,28 +25,29 @@ STARTS_WITHIN = 60.0
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
     """The address of an empty database ``postgres``, password and all; the test is skipped where there is none."""
-    binaries = _binaries()
+    programs = binaries()
     with _folder() as (folder, command):
         (folder / "password").write_text(PASSWORD)
         shutil.chown(folder / "password", *_owner(folder))
         data = ["-D", str(folder / "data")]
-        initdb = [str(binaries / "initdb"), *data, "--username", USER, "--pwfile", str(folder / "password")]
+        initdb = [str(programs / "initdb"), *data, "--username", USER, "--pwfile", str(folder / "password")]
         options = ["--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"]
         subprocess.run([*command, *initdb, *options], check=True, capture_output=True, cwd=folder)
         port = free_port()
-        start = [str(binaries / "postgres"), *data, "-h", HOST, "-p", str(port), "-k", str(folder), "-F"]
+        start = [str(programs / "postgres"), *data, "-h", HOST, "-p", str(port), "-k", str(folder), "-F"]
         server = subprocess.Popen(
             [*command, *start], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
-            _wait(binaries, port, server)
+            _wait(programs, port, server)
             yield f"postgresql://{USER}:{quote(PASSWORD, safe='')}@{HOST}:{port}/postgres"
         finally:
             server.send_signal(signal.SIGINT)  # a fast shutdown: open connections are ended
             server.wait(timeout=20)
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
+    """The folder of PostgreSQL's programs; the test is skipped where there is none."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     on_path = shutil.which("initdb")
     if not found and not on_path:
@@ -77,9 +78,9 @@ def _owner(folder: Path) -> tuple[int, int]:
     return found.st_uid, found.st_gid
 
 
-def _wait(binaries: Path, port: int, server: subprocess.Popen[bytes]) -> None:
+def _wait(folder: Path, port: int, server: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + STARTS_WITHIN
-    while subprocess.run([str(binaries / "pg_isready"), "-h", HOST, "-p", str(port)], capture_output=True).returncode:
+    while subprocess.run([str(folder / "pg_isready"), "-h", HOST, "-p", str(port)], capture_output=True).returncode:
         assert server.poll() is None, "PostgreSQL ended by itself"
         assert time.monotonic() < deadline, "PostgreSQL did not start"
         time.sleep(0.1)

@@ -144,6 +144,23 @@ def _commit(workspace: Workspace, tree: str, parent: str, message: str) -> str:
     return git.git(workspace.root, *arguments, stdin=message, env=env)
 
 
+def clone_from(workspace: Workspace) -> str | None:
+    """What others clone the project's repository from: the git remote that has its revisions, else its folder.
+
+    Passwords and tokens are left out; None without git or before the first commit.
+    """
+    root = workspace.owner.root
+    if git.commit_of(root) is None:
+        return None
+    top, _ = git.top(root)
+    remote = _remote(workspace)
+    address = git.attempt(root, "remote", "get-url", remote).stdout.strip() if remote else ""
+    if ":" not in address:
+        return str((top / address).resolve())  # a remote may be a folder beside ours
+    address = re.sub(r"^(https?://)[^/@]*@", r"\1", address)
+    return re.sub(r"^(\w+://[^/@:]*):[^/@]*@", r"\1@", address)  # ssh needs the name
+
+
 def _remote(workspace: Workspace) -> str | None:
     """The git remote to share with: that of the checkout's branch, else origin."""
     root = workspace.owner.root

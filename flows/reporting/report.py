@@ -9,7 +9,7 @@ from components.params.project import Params
 from flows.repo.workspace import Workspace
 from flows.reporting import card, files, page
 from flows.reporting.evidence import Origin, gather
-from flows.reporting.reproduce import commands
+from flows.reporting.reproduce import commands, source
 
 
 def write(
@@ -28,5 +28,5 @@ def write(
         UserError: nothing is evaluated yet, or a file is damaged.
     """
     evidence = gather(workspace, params, name, origin, outcomes)
-    again = commands(evidence)
+    again = commands(evidence, source(workspace))
     return files.write(workspace.root, page.render(evidence, again), card.render(evidence, again))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flows.reporting.formats import markdown
 from flows.tracking.record import ModelRecord, PipelineRecord, figures
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _INTRODUCTION = (
     "`previous` the one before it."
 )
 _LONGEST = 5000  # characters that MLflow's databases keep of a description
-_LISTED = 15  # versions in the overview, and those whose descriptions are kept up to date
+_LISTED = 15  # the newest versions in the overview, beside those with an alias
 
 
 def about(record: PipelineRecord, model: ModelRecord, experiment: str) -> str:
@@ -38,13 +39,13 @@ def about(record: PipelineRecord, model: ModelRecord, experiment: str) -> str:
 
 
 def refresh(client: MlflowClient, name: str) -> None:
-    """Write the descriptions of the registered model and its newest versions anew, where they say anything else."""
+    """Write the descriptions of the registered model and its versions anew, where they say anything else."""
     model = client.get_registered_model(name)
     aliases = {alias: str(number) for alias, number in model.aliases.items()}
     found = sorted(
         client.search_model_versions(f"name = '{name}'"), key=lambda version: int(version.version), reverse=True
-    )[:_LISTED]
-    for version in found:
+    )
+    for version in found:  # an old one may just have lost its alias
         card = _card(version, _aliases_of(version, aliases))
         if card and version.description != card:
             client.update_model_version(name, str(version.version), card)
@@ -65,14 +66,14 @@ def _card(version: ModelVersion, aliases: Sequence[str]) -> str | None:
     tags = version.tags
     runs = f"#/experiments/{told['experiment']}/runs"
     rows = {
-        "pipeline run": f"[{told['pipeline']}]({runs}/{tags.get('stillhouse.parent_run')})",
-        "model's run": f"[{told['title']}]({runs}/{version.run_id})",
+        "pipeline run": f"[{markdown(told['pipeline'])}]({runs}/{tags.get('stillhouse.parent_run')})",
+        "model's run": f"[{markdown(told['title'])}]({runs}/{version.run_id})",
         "data": f"`{tags.get('stillhouse.data', 'unknown')}`",
         "git commit": f"`{tags.get('mlflow.source.git.commit', 'unknown')}`",
         "component versions": ", ".join(f"{stage} {number}" for stage, number in told["components"].items()),
         "content": f"`{tags.get('stillhouse.content', 'unknown')}`",
     }
-    head = f"{told['title']}: {told['figures']}."
+    head = f"{markdown(told['title'])}: {told['figures']}."
     table = ["| came from | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())]
     return "\n".join([head, "", *_decided(_json(version, DECISION), aliases), "", *table])[:_LONGEST]
 
@@ -84,20 +85,32 @@ def _decided(decision: Mapping[str, Any] | None, aliases: Sequence[str]) -> list
         return [f"**Not decided yet.**{state}"]
     said = "Promoted" if decision.get("promoted") else "Not promoted"
     head = f"**{said}** ({decision.get('outcome')}, {str(decision.get('time'))[:16].replace('T', ' ')} UTC).{state}"
-    return [head, "", *(f"- {reason}" for reason in decision.get("reasons", []))]
+    return [head, "", *(f"- {markdown(reason)}" for reason in decision.get("reasons", []))]
 
 
 def _overview(versions: Sequence[ModelVersion], aliases: Mapping[str, str]) -> str:
-    """The description of the registered model: a line for each version, the newest first."""
-    lines = [_INTRODUCTION, ""]
-    for version in versions:
-        told, now = _json(version, ABOUT), ", ".join(_aliases_of(version, aliases))
-        if told:
-            name = f"**Version {version.version}**{f' ({now})' if now else ''}"
-            lines.append(f"- {name}: {told['title']}, {told['figures']}; {_outcome(version)}; run {told['pipeline']}.")
-    while len("\n".join(lines)) > _LONGEST:
-        lines.pop()
-    return "\n".join(lines).strip()
+    """The description of the registered model: a line for each version with an alias and for each of the newest."""
+    with_alias = set(aliases.values())
+    older = [version for version in versions[_LISTED:] if str(version.version) in with_alias]
+    listed = [*versions[:_LISTED], *older]
+    lines = {str(version.version): line for version in listed if (line := _line(version, aliases))}
+    for number in [number for number in reversed(lines) if number not in with_alias]:
+        if len(_joined(lines)) > _LONGEST:
+            del lines[number]
+    return _joined(lines)[:_LONGEST]
+
+
+def _joined(lines: Mapping[str, str]) -> str:
+    return "\n".join([_INTRODUCTION, "", *lines.values()]).strip()
+
+
+def _line(version: ModelVersion, aliases: Mapping[str, str]) -> str | None:
+    told, now = _json(version, ABOUT), ", ".join(_aliases_of(version, aliases))
+    if told is None:
+        return None
+    name = f"**Version {version.version}**{f' ({now})' if now else ''}"
+    title, pipeline = markdown(told["title"]), markdown(told["pipeline"])
+    return f"- {name}: {title}, {told['figures']}; {_outcome(version)}; run {pipeline}."
 
 
 def _outcome(version: ModelVersion) -> str:

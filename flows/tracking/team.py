@@ -17,8 +17,8 @@ _SECRETS = {
     "MLFLOW_AUTH_ADMIN_PASSWORD": "the password that the admin gets at the first start, of 12 characters or more",
     "MLFLOW_FLASK_SERVER_SECRET_KEY": "any long random text, the same for all servers of the team",
 }
-_SCHEMES = ("postgresql://", "postgres://", "postgresql+psycopg://")
-_DRIVER = "postgresql+psycopg://"
+_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+_DRIVER = "postgresql+psycopg"
 _SHORTEST_PASSWORD = 12  # MLflow's own limit
 _PASSWORDS_KEPT = 60  # seconds; checking one takes longer than most answers, and a publication asks a hundred times
 
@@ -37,15 +37,31 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
             "parameters",
         )
     found = {name: environment[name] for name in _SECRETS}
-    address = found["MLFLOW_BACKEND_STORE_URI"]
-    scheme = next((scheme for scheme in _SCHEMES if address.startswith(scheme)), None)
-    if scheme is None:
-        raise _other("MLFLOW_BACKEND_STORE_URI", "a PostgreSQL address: postgresql://USER:PASSWORD@HOST/NAME")
+    address = _for_driver(found["MLFLOW_BACKEND_STORE_URI"])
     if not found["MLFLOW_ARTIFACTS_DESTINATION"].startswith("s3://"):
         raise _other("MLFLOW_ARTIFACTS_DESTINATION", "a bucket: s3://BUCKET/PATH")
     if len(found["MLFLOW_AUTH_ADMIN_PASSWORD"]) < _SHORTEST_PASSWORD:
         raise _other("MLFLOW_AUTH_ADMIN_PASSWORD", f"at least {_SHORTEST_PASSWORD} characters")
-    return {**found, "MLFLOW_BACKEND_STORE_URI": _DRIVER + address.removeprefix(scheme)}
+    return {**found, "MLFLOW_BACKEND_STORE_URI": address}
+
+
+def _for_driver(address: str) -> str:
+    """The address for psycopg, with whatever a password may hold percent-encoded: MLflow splits it as a URL."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    expected = (
+        "a PostgreSQL address, postgresql://USER:PASSWORD@HOST:PORT/NAME, where PORT is a number "
+        "and an @ in the password is written %40"
+    )
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):  # their messages show the address
+        raise _other("MLFLOW_BACKEND_STORE_URI", expected) from None
+    # Behind an @ of the password the rest of it would be taken for the host, and shown.
+    if url.drivername not in _SCHEMES or "@" in f"{url.host}{url.database}":
+        raise _other("MLFLOW_BACKEND_STORE_URI", expected)
+    return url.set(drivername=_DRIVER).render_as_string(hide_password=False)
 
 
 def _other(name: str, expected: str) -> UserError:
@@ -58,7 +74,11 @@ def _other(name: str, expected: str) -> UserError:
 
 def write_rights(path: Path, database: str, permission: str) -> None:
     """``basic_auth.ini``, which none but its owner may read: it holds the database's address, and no password of
-    MLflow's own."""
+    MLflow's own.
+
+    Raises:
+        UserError: it can't be written (``tracking``).
+    """
     file = configparser.ConfigParser(interpolation=None)
     file["mlflow"] = {
         "default_permission": permission,
@@ -66,32 +86,52 @@ def write_rights(path: Path, database: str, permission: str) -> None:
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
         "auth_cache_ttl_seconds": str(_PASSWORDS_KEPT),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")
-    draft.unlink(missing_ok=True)
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as target:
-        file.write(target)
-    draft.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as target:
+            file.write(target)
+        draft.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} can't be written: {error.strerror or error}.",
+            "Start the server in a folder that is yours, or name another file: MLFLOW_AUTH_CONFIG_PATH.",
+            "tracking",
+        ) from error
 
 
 def prepare_database(address: str) -> None:
-    """The tables of runs, models and users, made or upgraded; one connection, so nothing races.
+    """The tables of runs, models and users, made or upgraded.
 
     Raises:
-        UserError: the database does not answer, or refuses us (``tracking``).
+        UserError: the database does not answer, refuses us, or is newer than this MLflow (``tracking``).
     """
-    import sqlalchemy
-
     try:
         import psycopg  # noqa: F401  # SQLAlchemy's driver
-        from mlflow.server.auth.db import utils as users
-        from mlflow.store.db import utils as tables
+        from alembic.util import CommandError
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        _upgrade(address)
     except ImportError as error:
         raise UserError(
             f"The team's MLflow server needs '{error.name}', which is not installed.",
             "Install what it needs: `pip install -c requirements.lock -e '.[team]'`.",
             "tracking",
         ) from error
+    except CommandError as error:  # alembic's: the database is at a revision that this MLflow doesn't know
+        remedy = "Was it upgraded by a newer version? Install that one here, or restore the backup from before."
+        raise _unusable(address, error, remedy) from error
+    except (SQLAlchemyError, MlflowException, OSError) as error:
+        raise _unusable(address, error, "Is it up, is the database made, may this user make tables in it?") from error
+
+
+def _upgrade(address: str) -> None:
+    """One connection at a time, so nothing races."""
+    from mlflow.server.auth.db import utils as users
+    from mlflow.store.db import utils as tables
+
     engine = tables.create_sqlalchemy_engine(address)
     try:
         with engine.connect():  # MLflow itself would try again for minutes
@@ -101,15 +141,14 @@ def prepare_database(address: str) -> None:
         else:
             tables._initialize_tables(engine)
         users.migrate_if_needed(engine, "head")
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"The database of the team's MLflow server can't be used: {store.shown(address, reason)[:300]}",
-            "Is it up, is the database made, may this user make tables in it?",
-            "tracking",
-        ) from error
     finally:
         engine.dispose()
+
+
+def _unusable(address: str, error: Exception, remedy: str) -> UserError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    message = f"The database of the team's MLflow server can't be used: {store.shown(address, reason)[:300]}"
+    return UserError(message, remedy, "tracking")
 
 
 def main() -> int:

@@ -58,5 +58,6 @@ def test_a_reference_says_what_it_is_where_it_is_and_how_to_get_it(tmp_path: Pat
         "path": "artifacts/teacher/model",
         "remote": "store s3://bucket/path",
         "megabytes": "1.5",
-        "fetch": "dvc get . artifacts/teacher/model --rev COMMIT --out FOLDER",
+        "fetch": "git fetch origin 'refs/stillhouse/*:refs/stillhouse/*'; "
+        "dvc get . artifacts/teacher/model --rev COMMIT --out FOLDER",
     }

@@ -11,8 +11,7 @@ from ruamel.yaml import YAML
 from components.params.card import Card
 from flows.repo.workspace import Workspace
 from flows.reporting.card import render
-from flows.reporting.evidence import Evidence, Origin
-from flows.reporting.reproduce import commands
+from flows.reporting.evidence import Evidence
 
 Gather = Callable[..., Evidence]
 
@@ -87,11 +86,3 @@ def test_the_base_licence_is_the_one_that_its_folder_states(
     (folder / name).write_text(text, encoding="utf-8")
     assert rf"| Base model | data/base\_model: {told} |" in render(evidence(), "")
     assert r"| Base model | data/base\_model: gpl |" in render(evidence(card=Card(base_licence="gpl")), "")
-
-
-def test_the_commands_start_from_the_commit_or_say_that_there_is_none(evidence: Gather) -> None:
-    told = commands(evidence())
-    assert "git fetch origin 'refs/stillhouse/*:refs/stillhouse/*'\ngit checkout c0ffee\n" in told
-    for command in ("make setup", "stillhouse data pull", "dvc repro", "stillhouse verify"):
-        assert command in told.splitlines()
-    assert "git" not in commands(evidence(Origin("0123456789")))

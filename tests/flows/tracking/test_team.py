@@ -8,20 +8,21 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from mlflow import MlflowClient
 
 from components.errors import UserError
 from flows.server import HOST, answers, free_port
-from flows.tracking import team
+from flows.tracking import store, team
 from flows.tracking.record import PipelineRecord
 from flows.tracking.tracker import Tracker
-from tests.postgres import PASSWORD, postgres
+from tests.postgres import PASSWORD, USER, binaries, postgres
 
 SCRIPT = Path(__file__).parents[3] / "mlflow" / "team.sh"
 ADMIN, SECRET, BUCKET = "admin-password-of-the-test", "s3-secret-of-the-test", "team"
@@ -32,6 +33,7 @@ GIVEN = {
     "MLFLOW_AUTH_ADMIN_PASSWORD": "hidden-for-the-admin",
     "MLFLOW_FLASK_SERVER_SECRET_KEY": "hidden-as-well",
 }
+_ENCODED = "mlflow:%5B50%25%2F%3F%23%3A@db:5433/mlflow?sslmode=require"
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Team:
 
     address: str
     folder: Path
+    database: str
     s3: Any
     process: subprocess.Popen[bytes]
 
@@ -64,7 +67,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         process, port = start(folder, database, s3)
         try:
             wait(process, f"http://{HOST}:{port}/health", folder)
-            yield Team(f"http://{HOST}:{port}", folder, client, process)
+            yield Team(f"http://{HOST}:{port}", folder, database, client, process)
         finally:
             process.terminate()
             process.wait(timeout=20)
@@ -83,6 +86,8 @@ def start(folder: Path, database: str, s3: str) -> tuple[subprocess.Popen[bytes]
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_DEFAULT_REGION": "us-east-1",
         "MLFLOW_PORT": str(port),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"tracking.example,{HOST}:*",
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "https://tracking.example",
         "MLFLOW_WORKERS": "1",
         "PYTHON": sys.executable,
     }
@@ -154,6 +159,28 @@ def test_a_user_whom_the_admin_made_reads_but_does_not_change_what_others_own(
         Tracker(tmp_path, "demo").begin("other inputs", "ana's")
 
 
+@pytest.mark.parametrize(
+    ("host", "origin", "code"),
+    [
+        ("tracking.example", "https://tracking.example", 200),
+        ("tracking.example", "https://elsewhere.example", 403),
+        ("elsewhere.example", "https://tracking.example", 403),
+    ],
+)
+def test_pages_behind_the_proxy_work_under_the_name_that_is_allowed(
+    as_admin: Team, host: str, origin: str, code: int
+) -> None:
+    """A browser names the page's origin with every POST, to its own server too."""
+    answer = requests.post(
+        f"{as_admin.address}/ajax-api/2.0/mlflow/runs/search",
+        json={"experiment_ids": ["0"]},
+        headers={"Host": host, "Origin": origin},
+        auth=("admin", ADMIN),
+        timeout=20,
+    )
+    assert answer.status_code == code, answer.text
+
+
 def test_no_secret_is_in_the_log_or_on_a_command_line(as_admin: Team) -> None:
     import psutil
 
@@ -180,6 +207,37 @@ def test_a_second_server_over_the_same_database_finds_it_ready(as_admin: Team) -
     assert len(MlflowClient(as_admin.address).search_experiments()) == before > 1
 
 
+def test_a_backup_is_restored_into_another_database_of_a_plain_user(as_admin: Team, tmp_path: Path) -> None:
+    """The commands of mlflow/README.md."""
+    import psycopg
+
+    with psycopg.connect(as_admin.database, autocommit=True) as connection:
+        connection.execute("CREATE ROLE plain LOGIN PASSWORD 'plain'")
+        host, port = connection.info.host, str(connection.info.port)
+    as_owner = os.environ | {"PGHOST": host, "PGPORT": port, "PGUSER": "plain", "PGPASSWORD": "plain"}
+    as_user = as_owner | {"PGUSER": USER, "PGPASSWORD": PASSWORD}
+    dump = str(tmp_path / "mlflow.dump")
+    run("pg_dump", "--format=custom", f"--file={dump}", "postgres", env=as_user)
+    run("createdb", "--owner=plain", "mlflow-restored", env=as_user)
+    run("pg_restore", "--no-owner", "--exit-on-error", "--dbname=mlflow-restored", dump, env=as_owner)
+    restored = team.settings(
+        GIVEN | {"MLFLOW_BACKEND_STORE_URI": f"postgresql://plain:plain@{host}:{port}/mlflow-restored"}
+    )["MLFLOW_BACKEND_STORE_URI"]
+    team.prepare_database(restored)
+    with psycopg.connect(restored.replace("+psycopg", "")) as connection:
+        users = connection.execute("SELECT username FROM users").fetchall()
+        connection.execute("UPDATE alembic_version SET version_num = 'of-the-future'")
+    assert ("admin",) in users
+    with pytest.raises(UserError, match="can't be used: Can't locate revision") as caught:
+        team.prepare_database(restored)
+    assert "newer" in caught.value.remedy
+
+
+def run(program: str, *arguments: str, env: Mapping[str, str]) -> None:
+    done = subprocess.run([binaries() / program, *arguments], env=env, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+
+
 @pytest.mark.parametrize("name", GIVEN)
 def test_a_missing_secret_is_named_and_there_is_no_default(name: str) -> None:
     with pytest.raises(UserError, match=name) as caught:
@@ -191,6 +249,10 @@ def test_a_missing_secret_is_named_and_there_is_no_default(name: str) -> None:
     ("name", "value"),
     [
         ("MLFLOW_BACKEND_STORE_URI", "mysql://hidden@db/mlflow"),
+        ("MLFLOW_BACKEND_STORE_URI", "hidden"),
+        ("MLFLOW_BACKEND_STORE_URI", "postgresql://mlflow:hidden@db:hidden/mlflow"),
+        ("MLFLOW_BACKEND_STORE_URI", "postgresql://mlflow:hid@hidden@db/mlflow"),
+        ("MLFLOW_BACKEND_STORE_URI", "postgresql://mlflow:hid@den/hidden@db/mlflow"),
         ("MLFLOW_ARTIFACTS_DESTINATION", "/hidden/folder"),
         ("MLFLOW_AUTH_ADMIN_PASSWORD", "hidden"),
     ],
@@ -201,8 +263,19 @@ def test_a_setting_of_another_kind_is_refused_and_not_shown(name: str, value: st
     assert "hidden" not in str(caught.value)
 
 
-def test_the_address_is_given_to_the_driver_that_is_installed() -> None:
-    assert team.settings(GIVEN)["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg://mlflow:hidden@db/mlflow"
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("postgresql://mlflow:hidden@db/mlflow", "mlflow:hidden@db/mlflow"),
+        ("postgres://mlflow:[50%/?#:@db:5433/mlflow?sslmode=require", _ENCODED),
+        (f"postgresql+psycopg://{_ENCODED}", _ENCODED),
+        ("postgresql:///mlflow", "/mlflow"),
+    ],
+)
+def test_the_address_is_given_to_the_driver_that_is_installed(given: str, written: str) -> None:
+    found = team.settings(GIVEN | {"MLFLOW_BACKEND_STORE_URI": given})["MLFLOW_BACKEND_STORE_URI"]
+    assert found == f"postgresql+psycopg://{written}"
+    assert "50" not in store.shown(found)
 
 
 def test_a_database_that_does_not_answer_is_a_message_without_the_password() -> None:
@@ -211,3 +284,9 @@ def test_a_database_that_does_not_answer_is_a_message_without_the_password() -> 
     with pytest.raises(UserError, match="can't be used") as caught:
         team.prepare_database(address)
     assert "hidden" not in str(caught.value)
+
+
+def test_a_rights_file_that_cannot_be_written_is_a_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"basic_auth\.ini can't be written"):
+        team.write_rights(tmp_path / "file/basic_auth.ini", GIVEN["MLFLOW_BACKEND_STORE_URI"], "READ")
