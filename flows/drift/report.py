@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.reporting import formats
+from flows.markup import markdown as escaped
 
 REPORT = Path("reports/monitoring.json")
 NOTHING, OTHER_MODEL, TOO_FEW, STEADY, DRIFT = "nothing logged", "other model", "too few rows", "no drift", "drift"
@@ -151,9 +151,9 @@ def _side(told: Mapping[str, Any]) -> str:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The report for an artifact that people read in a browser; without words of the texts."""
-    lines = [f"**{formats.markdown(headline(report))}**", ""]
+    lines = [f"**{escaped(headline(report))}**", ""]
     if report["tests"]:
         lines += [f"| {' | '.join(HEADER)} |", "|" + " --- |" * len(HEADER)]
-        lines += [f"| {' | '.join(formats.markdown(cell) for cell in line)} |" for line in rows(report)]
+        lines += [f"| {' | '.join(escaped(cell) for cell in line)} |" for line in rows(report)]
         lines.append("")
-    return "\n".join([*lines, *(f"- {formats.markdown(sentence)}" for sentence in sentences(report, words=False))])
+    return "\n".join([*lines, *(f"- {escaped(sentence)}" for sentence in sentences(report, words=False))])

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flows.reporting.formats import markdown
+from flows.markup import markdown
 from flows.tracking.record import ModelRecord, PipelineRecord, figures
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from tests.postgres import PASSWORD, USER, binaries, postgres
 
 SCRIPT = Path(__file__).parents[3] / "mlflow" / "team.sh"
 ADMIN, SECRET, BUCKET = "admin-password-of-the-test", "s3-secret-of-the-test", "team"
-STARTS_WITHIN = 60.0
+STARTS_WITHIN = 180.0
 GIVEN = {
     "MLFLOW_BACKEND_STORE_URI": "postgresql://mlflow:hidden@db/mlflow",
     "MLFLOW_ARTIFACTS_DESTINATION": "s3://bucket/path",
