@@ -14,6 +14,7 @@ from components.component import COMPONENTS, Component
 from components.errors import UserError
 from components.keeping import checkpoint_folder
 from components.loader import load_params
+from components.ml.models.folders import trust_code
 from components.watching import Watched, check_models
 
 # No network, no telemetry, and none of the libraries' own progress bars and advice.
@@ -51,6 +52,7 @@ def _run(name: str) -> None:
     params = load_params()
     runtime.check()
     runtime.limit_threads(params.runtime.threads)
+    trust_code(params.runtime.trust_remote_code)
     _settle_environment()
     component = COMPONENTS[name]
     found = fingerprint.parts(component, params)

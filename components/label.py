@@ -13,6 +13,7 @@ from transformers import AutoConfig
 
 from components.errors import UserError
 from components.ml.models.device import use_device
+from components.ml.models.folders import loading
 from components.ml.rows.tokenised import read_batches, read_shard
 from components.ml.teaching.calibration import UNCALIBRATED, Calibration, calibrate, confidence
 from components.ml.teaching.judgements import look_up
@@ -71,7 +72,7 @@ def run(
 
 def _labels(teacher: Path) -> list[str]:
     """The classes, in the order of the data's labels: the teacher trained here has them so."""
-    names = AutoConfig.from_pretrained(teacher, local_files_only=True).id2label
+    names = AutoConfig.from_pretrained(teacher, **loading()).id2label
     return [str(names[index]) for index in sorted(names)]
 
 

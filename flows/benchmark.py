@@ -120,8 +120,10 @@ def measure(
     import numpy as np
     import torch
 
+    from components.ml.models.folders import trust_code
     from components.ml.models.loading import load
 
+    trust_code(runtime.trust_remote_code)
     torch.set_num_threads(runtime.threads)
     singles, many = _spread(texts, settings.latency_texts), _spread(texts, settings.throughput_texts)
     device = torch.device(runtime.device)

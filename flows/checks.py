@@ -10,7 +10,7 @@ from pathlib import Path
 from components import runtime
 from components.errors import UserError
 from components.loader import load_params
-from components.ml.models.folders import check_folder, count_layers
+from components.ml.models.folders import brings_code, check_folder, count_layers, trust_code
 from components.params.project import Params
 from components.validate.reading import check_files
 from flows.phase_checks import check_layers, check_phases, check_students_tokenizer, raise_all
@@ -26,11 +26,13 @@ def check(workspace: Workspace) -> Params:
         UserError: all that is wrong, in one message, so that it can be mended in one go.
     """
     params = load_params(workspace.root / "params.yaml")
+    trust_code(params.runtime.trust_remote_code)
     checks: list[Callable[[], None]] = [
         lambda: runtime.check(workspace.root / runtime.RUNTIME_FILE),
         workspace.check_data,
         lambda: check_folder(workspace.root / params.teacher.base, params.data.max_length),
         lambda: _check_models(workspace.root, params),
+        lambda: _check_code(workspace.root, params),
         lambda: check_phases(params),
         lambda: check_layers(_layers_of_base(workspace.root, params), params, workspace.root),
         lambda: check_students_tokenizer(params, workspace.root),
@@ -107,6 +109,23 @@ def _check_models(root: Path, params: Params) -> None:
         except UserError as error:
             problems.append(error)
     raise_all(problems)
+
+
+def _check_code(root: Path, params: Params) -> None:
+    """Refuse to register a model that would need code of its own wherever it is served.
+
+    Raises:
+        UserError: nothing is exported, and the student has the teacher's architecture or another model's.
+    """
+    student = params.distill.student.model
+    folder = root / (params.data.models.get(student, params.teacher.base) if student else params.teacher.base)
+    if brings_code(folder) and not params.export.formats:
+        raise UserError(
+            f"The model {folder} brings code of its own, and nothing is exported (export.formats): what is registered "
+            "would need that code where it is served.",
+            "Export it: `export.formats: [int8]`; an exported model has no code.",
+            "parameters",
+        )
 
 
 def _layers_of_base(root: Path, params: Params) -> int | None:

@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from components.component import COMPONENTS
 from components.errors import UserError, disk_full
+from components.ml.models.folders import brings_code
 from components.params.project import Params
 from components.validate.report import REPORT
 from flows import artifacts, compare, gate_report, notifications
@@ -290,7 +291,7 @@ def pipeline_record(workspace: Workspace, params: Params, registers: bool = True
 
 
 def _by_reference(workspace: Workspace, params: Params, registers: bool) -> dict[str, dict[str, str]]:
-    """The models that are too large to be copied into MLflow, and where they can be had.
+    """The models that are too large to be copied into MLflow or need code of their own, and where they can be had.
 
     The one that is registered is copied, whatever its size: who serves it has MLflow, and may not have DVC.
     """
@@ -298,7 +299,12 @@ def _by_reference(workspace: Workspace, params: Params, registers: bool) -> dict
     names = {model.name for model in found}
     registered = next((name for name in CANDIDATES if name in names), None) if registers else None
     limit = 1000 * params.publish.copy_below_gb
-    large = [model for model in found if model.name != registered and megabytes(workspace.root / model.folder) > limit]
+    large = [
+        model
+        for model in found
+        if model.name != registered
+        and (megabytes(workspace.root / model.folder) > limit or brings_code(workspace.root / model.folder))
+    ]
     remote = remotes.identity(workspace) if large else ""
     return {model.name: reference(workspace.root, model, remote) for model in large}
 

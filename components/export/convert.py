@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -55,8 +56,19 @@ def convert(source: Path, target: Path, max_length: int) -> None:
     target.mkdir(parents=True, exist_ok=True)
     onnx.save(exported, target / WEIGHTS)
     plain.config.save_pretrained(target)
+    _forget_code(target)
     tokenizer.model_max_length = max_length
     tokenizer.save_pretrained(target)
+
+
+def _forget_code(folder: Path) -> None:
+    """The graph is all the code there is: what stood beside the weights isn't needed, nor wanted where it is served."""
+    for path in folder.glob("*.py"):
+        path.unlink()
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.pop("auto_map", None):
+        path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> onnx.ModelProto:

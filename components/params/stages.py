@@ -12,12 +12,14 @@ from components.params.section import Count, Positive, Section, Seed, Weight
 
 
 class Runtime(Section):
-    """Device, CPU threads, number format and the room for reused activations: inputs of every result."""
+    """Device, CPU threads, number format, the room for reused activations, and whether models may bring code of their
+    own: inputs of every result."""
 
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     threads: Count = 2
     dtype: Dtype = "float32"
     reuse_gb: Weight = 4.0
+    trust_remote_code: bool = False
 
 
 class Teacher(Phases):

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.errors import UserError, disk_full
-from components.ml.models.folders import PICKLES, check_format, refuse_classes
+from components.loader import load_params
+from components.ml.models.folders import PICKLES, check_format, refuse_classes, trust_code
 from components.validate.formats import EXTENSIONS, column_names, count_rows
 from components.validate.reading import shards
 from flows.data.suggest import suggest_section
@@ -53,7 +54,7 @@ def add(
     for table in tables:
         check_table(table)
     if base_model:
-        _check_model(base_model)
+        _check_model(base_model, workspace)
     _check_place(workspace, {target.name for target in targets})
     placed = dict(zip(targets, sources, strict=True))
     if validate:
@@ -96,7 +97,7 @@ def check_table(path: Path) -> None:
             raise UserError(f"{shard} is empty: it holds no rows.", "Give a file with rows.", "data")
 
 
-def _check_model(name: str) -> None:
+def _check_model(name: str, workspace: Workspace) -> None:
     folder = Path(name)
     if not folder.is_dir():
         raise UserError(
@@ -105,6 +106,7 @@ def _check_model(name: str) -> None:
             f"(`hf download {name} --local-dir {folder.name}`) and give that folder.",
             kind="data",
         )
+    trust_code(load_params(workspace.root / "params.yaml").runtime.trust_remote_code)
     refuse_classes(folder)
     check_format(folder)
 

@@ -168,7 +168,8 @@ def _score(bout: Bout, champions: Champions, champion: Version, say: logits.Prog
 def _labels(bout: Bout) -> list[str]:
     """Today's labels, by class, as the new model has them."""
     config = json.loads((bout.workspace.root / bout.model.folder / "config.json").read_text(encoding="utf-8"))
-    return [name for _, name in sorted((int(index), name) for index, name in config["id2label"].items())]
+    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})  # which transformers doesn't write
+    return [name for _, name in sorted((int(index), name) for index, name in names.items())]
 
 
 def _challenger(bout: Bout, accuracy: float) -> Challenger:

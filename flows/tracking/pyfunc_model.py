@@ -10,6 +10,7 @@ one column for each label.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 _BATCH = 32
+_UNNAMED = {"0": "LABEL_0", "1": "LABEL_1"}  # which transformers doesn't write
 _CHARACTERS = 256
 """What stands behind this many characters for each token is cut unread: megabytes would take seconds to tokenise."""
 _Forward = Callable[[Mapping[str, np.ndarray]], np.ndarray]
@@ -33,14 +35,14 @@ class TextClassifier(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load weights and tokenizer from the model's own files."""
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoTokenizer
 
         folder = Path(context.artifacts["model"])
         self.max_length = int((context.model_config or {})["max_length"])
         offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         self.tokenizer = AutoTokenizer.from_pretrained(folder, **offline)
-        names = AutoConfig.from_pretrained(folder, **offline).id2label
-        self.labels = [names[index] for index in range(len(names))]
+        names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("id2label", _UNNAMED)
+        self.labels = [names[str(index)] for index in range(len(names))]
         self.forward = _of_onnx(folder) if (folder / "model.onnx").is_file() else _of_torch(folder)
 
     # MLflow reads the input's type from here, and with this one hands the data over as they came.

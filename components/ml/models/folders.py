@@ -20,6 +20,8 @@ TOKENIZERS = (
     "sentencepiece.bpe.model",
 )
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill")
+_TOKENIZERS = {"AutoTokenizer", "AutoProcessor"}
+_code_is_trusted = False
 # How the model families of transformers name their number of encoder layers.
 _LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "encoder_layers")
 _OFFSET_MODELS = (
@@ -95,20 +97,42 @@ def refuse_code(folder: Path, key: str = "") -> None:
 def refuse_classes(folder: Path, key: str = BASE) -> None:
     """Refuse a model folder whose configuration names classes that stand beside the weights.
 
+    Those of a model are let pass after ``trust_code(True)``, those of a tokenizer never: who serves the exported model
+    needs its tokenizer.
+
     Raises:
         UserError: it names the file and the classes.
     """
     named = f"{folder} ({key})" if key else str(folder)
     for name in ("config.json", "tokenizer_config.json"):
-        found = _json(folder / name)
-        if found.get("auto_map"):
-            classes = ", ".join(sorted(map(str, dict(found["auto_map"]))))
+        classes = set(map(str, dict(_json(folder / name).get("auto_map") or {})))
+        tokenizer = classes & _TOKENIZERS if name == "config.json" else classes
+        refused = tokenizer if _code_is_trusted else classes
+        if refused:
+            remedy = "If transformers knows the architecture itself, delete the key auto_map; else choose another model"
+            if not tokenizer:
+                remedy += ", or, where you have read its code and trust it, set runtime.trust_remote_code: true"
             raise _refused(
-                f"The model {named} brings code of its own: {name} has auto_map ({classes}), which needs "
-                "trust_remote_code.",
-                "Code of models is never run. If transformers knows the architecture "
-                "itself, delete the key auto_map; else choose another model.",
+                f"The model {named} brings code of its own: {name} has auto_map ({', '.join(sorted(refused))})"
+                f"{'; the code of a tokenizer is never run' if tokenizer else ''}.",
+                f"{remedy}.",
             )
+
+
+def trust_code(wanted: bool) -> None:
+    """Let models bring code of their own, or not, in all of this process from now on; at first they may not."""
+    global _code_is_trusted
+    _code_is_trusted = wanted
+
+
+def brings_code(folder: Path) -> bool:
+    """Whether a model's configuration names classes that stand beside the weights."""
+    return bool(_json(folder / "config.json").get("auto_map"))
+
+
+def loading() -> dict[str, bool]:
+    """How ``from_pretrained`` loads models and configurations: offline, code of their own only where it is trusted."""
+    return {"local_files_only": True, "trust_remote_code": _code_is_trusted}
 
 
 def content_of(folder: Path) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from components.ml.models.folders import refuse_code
 
@@ -32,7 +33,7 @@ class OnnxClassifier:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        self.config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        self.config = PreTrainedConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         self._session = onnxruntime.InferenceSession(str(folder / WEIGHTS), options, providers=["CPUExecutionProvider"])
         self._inputs = [taken.name for taken in self._session.get_inputs()]
 

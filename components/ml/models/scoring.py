@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from components.errors import UserError
-from components.ml.models.folders import refuse_code
+from components.ml.models.folders import loading, refuse_code
 
 if TYPE_CHECKING:  # importing peft takes seconds, and only training needs it
     from peft import PeftModel
@@ -96,7 +96,7 @@ def refuse_adapter(folder: Path) -> None:
 def _load(folder: Path, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     refuse_code(folder)
     model, report = AutoModelForSequenceClassification.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        folder, **loading(), use_safetensors=True, dtype=torch.float32, output_loading_info=True
     )
     if report["missing_keys"]:
         raise UserError(

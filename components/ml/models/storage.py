@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from components.errors import UserError
-from components.ml.models.folders import check_folder
+from components.ml.models.folders import check_folder, loading
 from components.ml.models.scoring import refuse_adapter
 
 
@@ -35,11 +35,11 @@ def load_base(
     check_folder(folder, key=key)
     refuse_adapter(folder)
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, **names)
+    config = AutoConfig.from_pretrained(folder, **names, **loading())
     model = AutoModelForSequenceClassification.from_pretrained(
         folder,
         config=config,
-        local_files_only=True,
+        **loading(),
         use_safetensors=True,
         dtype=torch.float32,
         ignore_mismatched_sizes=True,  # a head for other labels is replaced

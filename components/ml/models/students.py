@@ -18,6 +18,7 @@ from transformers import (
 
 from components.errors import UserError
 from components.ml.models.encoder import encoder_layers
+from components.ml.models.folders import loading
 from components.ml.models.layers import choose_layers
 from components.ml.models.scoring import label_names, load_plain
 from components.ml.models.storage import load_base
@@ -110,7 +111,7 @@ def pretrained_student(
         UserError: the folder can't be loaded.
     """
     model, tokenizer = load_base(folder, labels, key)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, **loading())
     own = [str(name) for _, name in sorted((config.id2label or {}).items())]
     if sorted(own) == sorted(labels):
         _reorder_head(model, [own.index(label) for label in labels])
@@ -122,7 +123,9 @@ def pretrained_student(
 
 
 def _new(config: PreTrainedConfig) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(
+        config, dtype=torch.float32, trust_remote_code=loading()["trust_remote_code"]
+    )
     return model
 
 

@@ -29,6 +29,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging
 
 from components.errors import UserError
+from components.ml.models.folders import loading
 
 TaskKind = Literal["text-classification", "token-classification"]
 _TASKS = {
@@ -61,7 +62,7 @@ def language_model(model: PreTrainedModel, base_folder: Path | None) -> PreTrain
     if base_folder is not None and _same_family(base_folder, config):
         language, drawn = _pretrained(auto, base_folder, config)
     else:
-        language, drawn = auto.from_config(config), None
+        language, drawn = auto.from_config(config, trust_remote_code=loading()["trust_remote_code"]), None
     _share_encoder(language, model)
     if causal and _looks_ahead(language):
         raise _lacks(model, "causal attention: its language model would see the tokens that it should predict")
@@ -88,7 +89,7 @@ def task_model(model: PreTrainedModel, kind: TaskKind, labels: list[str]) -> Pre
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = None
-    other: PreTrainedModel = auto.from_config(config)
+    other: PreTrainedModel = auto.from_config(config, trust_remote_code=loading()["trust_remote_code"])
     _share_encoder(other, model)
     return other
 
@@ -118,7 +119,7 @@ def _pretrained(auto: Any, folder: Path, config: PreTrainedConfig) -> tuple[PreT
         model, report = auto.from_pretrained(
             folder,
             config=config,
-            local_files_only=True,
+            **loading(),
             use_safetensors=True,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
@@ -141,7 +142,7 @@ def _origin(language: PreTrainedModel, drawn: set[str] | None) -> str:
 
 
 def _same_family(folder: Path, config: PreTrainedConfig) -> bool:
-    return bool(AutoConfig.from_pretrained(folder, local_files_only=True).model_type == config.model_type)
+    return bool(AutoConfig.from_pretrained(folder, **loading()).model_type == config.model_type)
 
 
 @torch.no_grad()
