@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.errors import UserError, disk_full
@@ -106,7 +106,8 @@ def _check_model(name: str, workspace: Workspace) -> None:
             f"(`hf download {name} --local-dir {folder.name}`) and give that folder.",
             kind="data",
         )
-    trust_code(load_params(workspace.root / "params.yaml").runtime.trust_remote_code)
+    with suppress(UserError):  # a params.yaml that can't be read trusts nobody
+        trust_code(load_params(workspace.root / "params.yaml").runtime.trust_remote_code)
     refuse_classes(folder)
     check_format(folder)
 
