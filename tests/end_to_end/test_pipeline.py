@@ -195,13 +195,6 @@ def test_a_failed_gate_stops_the_run_and_earlier_results_stay_restorable(copied:
     assert copied.lock() == before
 
 
-def test_publishing_twice_adds_nothing(copied: Project) -> None:
-    before = mlflow_rows(copied)
-    shutil.rmtree(copied.root / ".stillhouse/receipts")
-    assert copied.outcomes(copied.run("stillhouse", "run").stdout)["publish"] == "ran"
-    assert mlflow_rows(copied) == before
-
-
 def test_what_was_deleted_is_made_again_without_training(copied: Project) -> None:
     before = mlflow_rows(copied)
     shutil.rmtree(copied.root / ".stillhouse/mlflow")
