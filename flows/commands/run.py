@@ -208,7 +208,11 @@ def _print_comparison(console: Console, workspace: Workspace) -> None:
         ("the data gate", f"{place}reports/gate/report.html"),
         ("figures", f"{place}artifacts/evaluate/plots/*.svg"),
         ("the models", f"{place}artifacts/{{teacher,distill,control,finetune}}/model"),
-        *(("as ONNX", f"{place}{model.folder}") for model in models.evaluated(workspace.root) if model in models.EXPORTED),
+        *(
+            ("as ONNX", f"{place}{model.folder}")
+            for model in models.evaluated(workspace.root)
+            if model in models.EXPORTED
+        ),
     ):
         console.print(f"  {what:<22}{escape(where)}", highlight=False, soft_wrap=True)
     if place:
