@@ -255,8 +255,17 @@ def _next_free(usual: int, other: int | None) -> int:
 
 
 def _taken(port: int) -> bool:
+    """Whether somebody listens there, or has the port for a connection of their own."""
     with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
+        if probe.connect_ex((HOST, port)) == 0:
+            return True
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return True
+    return False
 
 
 def _no_port(message: str) -> UserError:

@@ -47,6 +47,16 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_runtest_call() -> None:
+    """So does what earlier tests have imported."""
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Libraries count what they have lost when they go."""
+    gc.unfreeze()
+
+
 def make_texts(count: int, seed: int = 0) -> list[tuple[str, str]]:
     """Distinct (text, label) pairs that a tiny model can learn; every third one is Chinese."""
     import random

@@ -15,6 +15,7 @@ from components import __main__ as launcher
 from components import component as component_module
 from components.component import COMPONENTS, Component
 from components.errors import UserError, recall
+from components.params.stages import Runtime
 from components.validate.models import digests
 
 ROOT = Path(__file__).parents[2]
@@ -131,7 +132,7 @@ def test_the_code_is_fingerprinted_before_it_is_imported(monkeypatch: pytest.Mon
         happened.append("imported")
         raise Reached
 
-    monkeypatch.setattr(launcher, "load_params", lambda: SimpleNamespace(runtime=SimpleNamespace(threads=1)))
+    monkeypatch.setattr(launcher, "load_params", lambda: SimpleNamespace(runtime=Runtime(threads=1)))
     monkeypatch.setattr(launcher, "runtime", SimpleNamespace(check=lambda: None, limit_threads=lambda _: None))
     monkeypatch.setattr(launcher, "_settle_environment", lambda: None)
     monkeypatch.setattr("components.fingerprint.parts", lambda *_: happened.append("fingerprinted"))
