@@ -1,1 +1,1 @@
-"""Scoring with a registered model: the log of what was scored."""
+"""The model in use: which version it is, how files are scored with it, and the log of what was scored."""
