@@ -105,15 +105,21 @@ class SweepTracker:
             self._tracker.client.set_terminated(run_id, "FAILED")
 
     def end(self, table: str, best: Mapping[str, float], status: str = "FINISHED") -> None:
-        """End the parent with the ranked table as its note and its file ``sweep.md``, and the best one's metrics."""
+        """End the parent with the ranked table as its note and its file ``sweep.md``, and the best one's metrics.
+
+        Any other status than FINISHED stands there first: whoever interrupts may not wait for the rest.
+        """
         if self._parent is None:
             return
         try:
             with store.readable(self._tracker.client.tracking_uri):
+                if status != "FINISHED":
+                    self._tracker.client.set_terminated(self._parent, status)
                 runs.log_once(self._tracker.client, self._parent, {_slashed(key): value for key, value in best.items()})
                 self._tracker.client.set_tag(self._parent, runs.NOTE, table[:8000])
                 self._tracker.client.log_text(self._parent, table, "sweep.md")
-                self._tracker.client.set_terminated(self._parent, status)
+                if status == "FINISHED":
+                    self._tracker.client.set_terminated(self._parent, status)
         except UserError as error:
             log.warning("%s", error)
 
