@@ -12,6 +12,7 @@ import onnx
 import torch
 
 from components.errors import UserError
+from components.export.attention import fuse_attention
 from components.export.first_token import keep_first_token
 from components.ml.models.onnx_classifier import PARAMETERS, WEIGHTS
 from components.ml.models.scoring import ADAPTER, load_classifier
@@ -94,6 +95,7 @@ def _export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> onnx.
         finally:
             logger.setLevel(level)
     assert program is not None
+    fuse_attention(program.model)
     keep_first_token(program.model)
     return _clean(program.model_proto)
 
