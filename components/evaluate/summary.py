@@ -38,13 +38,16 @@ class Sample:
         self.macro_f1 = dict(zip(self.predictions, draws.macro_f1, strict=True))
 
     def scores(self, name: str) -> dict[str, Any]:
-        """Accuracy and macro scores of a model, with their intervals."""
-        macro = metrics.macro_scores_of(self.confusion(name))
+        """Accuracy and macro scores of a model, with their intervals; ``f1`` is that of the second of two classes."""
+        confusion = self.confusion(name)
+        macro = metrics.macro_scores_of(confusion)
         return {
             "accuracy": metrics.accuracy(self.labels, self.predictions[name]),
             "macro_precision": float(macro.precision),
             "macro_recall": float(macro.recall),
             "macro_f1": float(macro.f1),
+            **({"f1": metrics.binary_f1(confusion)} if self.classes == 2 else {}),
+            "mcc": metrics.matthews_correlation(confusion),
             "accuracy_ci": self._interval(self.accuracy[name], lowest=0.0),
             "macro_f1_ci": self._interval(self.macro_f1[name], lowest=0.0),
         }

@@ -17,7 +17,7 @@ from flows.sweeping.grid import Combination, shown
 from flows.tracking.record import gain_metrics, model_metrics
 
 DEFAULT = "lora/accuracy"
-_QUALITY = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "ece", "agreement_with_teacher")
+_QUALITY = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "f1", "mcc", "ece", "agreement_with_teacher")
 _KEYS = (*_QUALITY, "parameters", "megabytes")
 _GROUPED = ("accuracy_", "macro_f1_")
 _SPEED = ("latency", "throughput")

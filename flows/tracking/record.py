@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_QUALITY = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "ece", "agreement_with_teacher")
+_QUALITY = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "f1", "mcc", "ece", "agreement_with_teacher")
 _SIZE = ("parameters", "megabytes")
 _SPEED = ("latency_p50_ms", "latency_p95_ms", "throughput_per_s")
 _INTERVALS = ("accuracy_ci", "macro_f1_ci")

@@ -140,7 +140,7 @@ def test_every_model_has_every_number(metrics: dict[str, Any]) -> None:
     for model in metrics["models"].values():
         low, high = model["accuracy_ci"]
         assert 0 <= low <= model["accuracy"] <= high <= 1
-        assert {"macro_precision", "macro_recall", "macro_f1", "macro_f1_ci", "ece"} < set(model)
+        assert {"macro_precision", "macro_recall", "macro_f1", "macro_f1_ci", "mcc", "ece"} < set(model)
         assert model["parameters"] > 1000
         assert model["megabytes"] == pytest.approx(model["parameters"] * 4 / 1e6, rel=0.2)
         assert set(model["groups"]) == {"新闻", "books"}

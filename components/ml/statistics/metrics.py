@@ -73,6 +73,28 @@ def macro_scores_of(confusion: np.ndarray) -> MacroScores:
     return macro_scores(confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1))
 
 
+def matthews_correlation(confusion: np.ndarray) -> float:
+    """Matthews' correlation coefficient of any number of classes (Gorodkin 2004), -1 to 1; 0 where it isn't defined.
+
+    Args:
+        confusion: of shape (classes, classes), actual by predicted.
+    """
+    actual, predicted = confusion.sum(axis=1).astype(np.float64), confusion.sum(axis=0).astype(np.float64)
+    rows = actual.sum()
+    spread = np.sqrt(rows**2 - actual @ actual) * np.sqrt(rows**2 - predicted @ predicted)
+    return float((rows * confusion.trace() - actual @ predicted) / spread) if spread > 0 else 0.0
+
+
+def binary_f1(confusion: np.ndarray) -> float:
+    """F1 of the second of two classes; 0 where it is neither there nor predicted.
+
+    Args:
+        confusion: of shape (2, 2), actual by predicted.
+    """
+    either = confusion[1].sum() + confusion[:, 1].sum()
+    return float(2 * confusion[1, 1] / either) if either else 0.0
+
+
 def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracy and macro F1 of the labelled rows; ``logits`` has shape (rows, classes), ``labels`` (rows,)."""
     known = labels >= 0
