@@ -14,6 +14,7 @@ from transformers import AutoConfig
 from components.errors import UserError
 from components.ml.models.device import use_device
 from components.ml.models.folders import loading
+from components.ml.rows.inputs import Input, input_columns, inputs_of
 from components.ml.rows.tokenised import read_batches, read_shard
 from components.ml.teaching.calibration import UNCALIBRATED, Calibration, calibrate, confidence
 from components.ml.teaching.judgements import look_up
@@ -89,12 +90,12 @@ def _count(split: Path) -> int:
     return sum(pq.read_metadata(shard).num_rows for shard in split.glob("*.parquet"))
 
 
-def _texts(splits: Sequence[Path]) -> Iterator[tuple[int, list[str]]]:
-    """All texts of the splits, one after the other, some at a time, with the place of the first of them."""
+def _texts(splits: Sequence[Path]) -> Iterator[tuple[int, list[Input]]]:
+    """All texts or pairs of the splits, one after the other, some at a time, with the place of the first of them."""
     first = 0
     for split in splits:
-        for batch in read_batches(split, ["text"]):
-            yield first, batch["text"].to_pylist()
+        for batch in read_batches(split, input_columns(split)):
+            yield first, inputs_of(batch)
             first += batch.num_rows
 
 

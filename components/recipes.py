@@ -15,7 +15,7 @@ from components.ml.adapters.saving import save_trained
 from components.ml.models.scoring import ADAPTER, load_classifier, load_plain, predict_logits
 from components.ml.models.storage import save
 from components.ml.models.students import make_student
-from components.ml.rows.tokenised import Splits, first_texts
+from components.ml.rows.tokenised import Splits, first_inputs
 from components.ml.teaching.features import check_tokenizers
 from components.ml.teaching.lessons import Lessons
 from components.ml.training.phases import run_phases
@@ -124,14 +124,14 @@ def fine_tune(training: Training, teaching: Teaching, settings: Finetune, studen
         lessons=_lessons(teaching, settings, settings.sequence, tokenizer),
         base_name=_settled(base).as_posix(),
     )
-    texts = first_texts(training.splits.validation)
-    expected = predict_logits(trained, tokenizer, texts, max_length=training.max_length)
+    inputs = first_inputs(training.splits.validation)
+    expected = predict_logits(trained, tokenizer, inputs, max_length=training.max_length)
     save_trained(trained, tokenizer, output, keep_base=base == output / "base")
     forms: dict[str, PreTrainedModel | PeftModel] = {"model": load_classifier(output / "model")[0]}
     if (output / ADAPTER).exists():
         forms["adapter"] = PeftModel.from_pretrained(load_plain(base)[0], str(output / ADAPTER)).eval()
     for form, written in forms.items():
-        _check(form, expected, predict_logits(written, tokenizer, texts, max_length=training.max_length))
+        _check(form, expected, predict_logits(written, tokenizer, inputs, max_length=training.max_length))
 
 
 def _base(settings: Finetune, student: Path, output: Path) -> Path:

@@ -14,7 +14,7 @@ from components.ml.models.device import use_device
 from components.ml.models.folders import check_folder
 from components.ml.models.scoring import label_names, load_plain, predict_logits
 from components.ml.models.storage import load_base, save
-from components.ml.rows.tokenised import Splits, first_texts
+from components.ml.rows.tokenised import Splits, first_inputs
 from components.ml.training.phases import run_phases
 from components.params.stages import Runtime, Teacher
 
@@ -73,8 +73,8 @@ def _take_as_it_is(folder: Path, labels: list[str], validation: Path, max_length
             "List the labels in the teacher's order in data.labels, or name a phase in teacher.order to tune it.",
             "parameters",
         )
-    texts = first_texts(validation)
-    if not np.isfinite(predict_logits(model, tokenizer, texts, max_length=max_length)).all():
+    inputs = first_inputs(validation)
+    if not np.isfinite(predict_logits(model, tokenizer, inputs, max_length=max_length)).all():
         raise UserError(
             f"teacher.base: {folder} gives logits that are not finite.", "Its weights are damaged.", "parameters"
         )

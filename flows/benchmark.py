@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.ml.rows.inputs import Input, input_columns, inputs_of
 from components.params.project import Benchmark
 from components.params.stages import Runtime
 from components.runtime import limit_threads
@@ -90,8 +91,8 @@ def host(runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def sample_texts(folder: Path, count: int) -> list[str]:
-    """At most ``count`` texts of the rows in ``folder``, evenly spread, so that every source has its share."""
+def sample_texts(folder: Path, count: int) -> list[Input]:
+    """At most ``count`` texts or pairs of the rows in ``folder``, evenly spread, so that every source has its share."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -99,18 +100,18 @@ def sample_texts(folder: Path, count: int) -> list[str]:
     total = sum(pq.read_metadata(path).num_rows for path in shards)
     count = min(count, total)
     wanted = [index * total // count for index in range(count)]
-    texts: list[str] = []
+    texts: list[Input] = []
     first = 0
     for path in shards:
-        column = pq.read_table(path, columns=["text"])["text"]
-        here = [index - first for index in wanted if 0 <= index - first < len(column)]
-        texts += column.take(pa.array(here, pa.int64())).to_pylist()
-        first += len(column)
+        table = pq.read_table(path, columns=input_columns(folder))
+        here = [index - first for index in wanted if 0 <= index - first < len(table)]
+        texts += inputs_of(table.take(pa.array(here, pa.int64())))
+        first += len(table)
     return texts
 
 
 def measure(
-    folders: dict[str, str], texts: list[str], settings: Benchmark, runtime: Runtime, max_length: int
+    folders: dict[str, str], texts: list[Input], settings: Benchmark, runtime: Runtime, max_length: int
 ) -> dict[str, dict[str, float]]:
     """Measure in this process, the models in turn, in rounds that start with another model each.
 
@@ -152,7 +153,7 @@ def main(arguments: list[str]) -> None:
     """Measure and write the result to ``--output``; the command of the measuring process."""
     parser = argparse.ArgumentParser(prog="python -m flows.benchmark", description=__doc__)
     parser.add_argument("--models", type=json.loads, required=True, help="JSON: each model's folder by its name")
-    parser.add_argument("--texts", type=Path, required=True, help="a JSON list of texts")
+    parser.add_argument("--texts", type=Path, required=True, help="a JSON list of texts, or of pairs")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--settings", type=Benchmark.model_validate_json, default=Benchmark(), help="JSON")
     parser.add_argument("--runtime", type=Runtime.model_validate_json, default=Runtime(), help="JSON")
@@ -160,12 +161,12 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     os.environ["HF_HUB_OFFLINE"] = "1"
     limit_threads(given.runtime.threads)
-    texts = json.loads(given.texts.read_text(encoding="utf-8"))
+    texts = [each if isinstance(each, str) else (each[0], each[1]) for each in json.loads(given.texts.read_bytes())]
     _write(given.output, measure(given.models, texts, given.settings, given.runtime, given.max_length))
 
 
 def _measure_apart(
-    folders: dict[str, str], texts: list[str], settings: Benchmark, runtime: Runtime, max_length: int
+    folders: dict[str, str], texts: list[Input], settings: Benchmark, runtime: Runtime, max_length: int
 ) -> dict[str, dict[str, float]]:
     """``measure`` in a fresh process, which the memory and threads of this one don't disturb."""
     with tempfile.TemporaryDirectory(prefix="stillhouse-benchmark-") as scratch:
@@ -182,7 +183,7 @@ def _measure_apart(
     return measured
 
 
-def _latencies(model: Model, texts: list[str], max_length: int) -> list[float]:
+def _latencies(model: Model, texts: list[Input], max_length: int) -> list[float]:
     """Seconds for each text."""
     from components.ml.models.scoring import predict_logits
 
@@ -194,7 +195,7 @@ def _latencies(model: Model, texts: list[str], max_length: int) -> list[float]:
     return taken
 
 
-def _throughput(model: Model, texts: list[str], max_length: int) -> float:
+def _throughput(model: Model, texts: list[Input], max_length: int) -> float:
     """Texts a second."""
     from components.ml.models.scoring import predict_logits
 
@@ -203,7 +204,7 @@ def _throughput(model: Model, texts: list[str], max_length: int) -> float:
     return len(texts) / (time.perf_counter() - start)
 
 
-def _spread(texts: list[str], count: int) -> list[str]:
+def _spread(texts: list[Input], count: int) -> list[Input]:
     count = min(count, len(texts))
     return [texts[index * len(texts) // count] for index in range(count)]
 

@@ -26,6 +26,7 @@ def scoring(
     source: str,
     target: str,
     column: str = "text",
+    pair: str | None = None,
     model: str | None = None,
     probabilities: bool = False,
     log: bool = False,
@@ -38,6 +39,7 @@ def scoring(
         source: Parquet, CSV, TSV or JSON lines; relative to the project.
         target: the Parquet file to write.
         column: the column of the texts.
+        pair: of pairs, the column of the second texts.
         model: a version or an alias; none: the champion, or before there is one the candidate.
         probabilities: a column for each label as well.
         log: log the rows for the flow `monitoring`.
@@ -51,7 +53,7 @@ def scoring(
     try:
         params = load_params(workspace.root / "params.yaml")
         files.check_target(workspace.root / source, written, overwrite)
-        rows = Rows(workspace.root / source, column)
+        rows = Rows(workspace.root / source, column, pair)
         with loaded(workspace.root, params, model) as found:
             count = files.score_file(rows, written, found, logged, lambda done, before: _say(done))
     except UserError as error:

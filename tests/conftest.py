@@ -84,7 +84,7 @@ def save_tiny_encoder(folder: Path, layers: int = 3, width: int = 16) -> Path:
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -94,6 +94,7 @@ def save_tiny_encoder(folder: Path, layers: int = 3, width: int = 16) -> Path:
         sep_token="[SEP]",
         mask_token="[MASK]",
         model_max_length=64,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
     torch.manual_seed(0)
     config = BertConfig(
@@ -126,6 +127,17 @@ def write_split(folder: Path, rows: Sequence[tuple[str, int | None]], groups: Se
         }
     )
     pq.write_table(table, folder / "part-00000.parquet")
+    return folder
+
+
+def write_pairs(folder: Path, pairs: Sequence[tuple[str, str, int | None]]) -> Path:
+    """A split of (text, second text, class index) rows, as `validate` writes it."""
+    import pyarrow.parquet as pq
+
+    write_split(folder, [(text, label) for text, _, label in pairs])
+    path = folder / "part-00000.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.add_column(2, "text_pair", [[second for _, second, _ in pairs]]), path)
     return folder
 
 
@@ -220,6 +232,31 @@ def tiny_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_split(folder / "test", rows[144:184])
     write_split(folder / "unlabelled", [(text, None) for text, _ in rows[184:]])
     (folder / "schema.json").write_text('{"labels": ["negative", "positive"], "groups": ["a", "b"]}')
+    (folder / "tasks").mkdir()
+    (folder / "tasks" / "tasks.json").write_text("{}")
+    return folder
+
+
+def make_pairs(count: int, seed: int = 0) -> list[tuple[str, str, int]]:
+    """Two texts each, and whether they praise or blame alike: neither of the two says it alone."""
+    import random
+
+    rows = make_texts(2 * count, seed)
+    random.Random(seed).shuffle(rows)
+    pairs = zip(rows[:count], rows[count:], strict=True)
+    return [(text, other, int(label == like)) for (text, label), (other, like) in pairs]
+
+
+@pytest.fixture(scope="session")
+def paired_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_splits`, of pairs: train (120 rows), validation (24), test (40), unlabelled (30)."""
+    folder = tmp_path_factory.mktemp("paired")
+    rows = make_pairs(214)
+    write_pairs(folder / "train", rows[:120])
+    write_pairs(folder / "validation", rows[120:144])
+    write_pairs(folder / "test", rows[144:184])
+    write_pairs(folder / "unlabelled", [(text, second, None) for text, second, _ in rows[184:]])
+    (folder / "schema.json").write_text('{"labels": ["other", "alike"], "groups": ["a", "b"]}')
     (folder / "tasks").mkdir()
     (folder / "tasks" / "tasks.json").write_text("{}")
     return folder

@@ -85,9 +85,9 @@ def test_a_trusted_model_goes_all_the_way_and_is_exported_without_its_code(param
     check = [path.name for path in exported.iterdir() if path.suffix == ".py"]
     assert (check, "auto_map" in json.loads((exported / "config.json").read_text())) == ([], False)
     logged: Any = SimpleNamespace(artifact_location=str(tmp_path), model_id="m-0123456789abcdef0123456789abcdef")
-    models.save(tmp_path / "saved", exported, 32, logged, "0123456789abcdef0123456789abcdef")
+    models.save(tmp_path / "saved", exported, 32, ["text"], logged, "0123456789abcdef0123456789abcdef")
     shutil.rmtree(base)
-    labels, logits = models.predictor(tmp_path / "saved", "it")(["good", "这个手机很好"])
+    labels, logits = models.Predictor(str(tmp_path / "saved"), "it")(["good", "这个手机很好"])
     assert (labels, logits.shape, np.isfinite(logits).all()) == (["negative", "positive"], (2, 2), True)
 
 

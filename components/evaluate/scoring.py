@@ -15,6 +15,7 @@ import torch
 from components.errors import UserError
 from components.ml.models.loading import load, megabytes, parameters
 from components.ml.models.scoring import label_names, predict_logits
+from components.ml.rows.inputs import inputs_of
 from components.ml.statistics.metrics import softmax
 from components.params.stages import Runtime
 
@@ -73,8 +74,7 @@ def score(
     predicted, confidence = [], []
     with pq.ParquetWriter(predictions, schema) as writer:
         for batch in _batches(test):
-            texts = batch["text"].to_pylist()
-            logits = predict_logits(model, tokenizer, texts, max_length=max_length, batch_size=batch_size)
+            logits = predict_logits(model, tokenizer, inputs_of(batch), max_length=max_length, batch_size=batch_size)
             predicted.append(logits.argmax(axis=-1).astype(np.int32))
             confidence.append(softmax(logits).max(axis=-1))
             writer.write_table(_table(batch, predicted[-1], logits, schema))

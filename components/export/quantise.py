@@ -21,6 +21,7 @@ from onnxruntime.quantization import (
 from transformers import AutoTokenizer
 
 from components.ml.models.onnx_classifier import PARAMETERS, WEIGHTS
+from components.ml.rows.inputs import Input, encode
 
 FLOAT = "float"
 ROUNDING = 1e-9  # of shares: 0.9 - 0.89 is a little above 0.01
@@ -35,19 +36,19 @@ class Choice:
     tried: dict[str, dict[str, float]]
 
 
-class _Texts(CalibrationDataReader):
-    """The calibration texts one by one: with none of the padding that would widen ranges."""
+class _Inputs(CalibrationDataReader):
+    """The calibration rows one by one: with none of the padding that would widen ranges."""
 
-    def __init__(self, folder: Path, texts: Sequence[str], max_length: int) -> None:
+    def __init__(self, folder: Path, inputs: Sequence[Input], max_length: int) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._names = {taken.name for taken in onnx.load(folder / WEIGHTS).graph.input}
-        self._texts, self._max_length = iter(texts), max_length
+        self._inputs, self._max_length = iter(inputs), max_length
 
     def get_next(self) -> dict[str, Any] | None:
-        text = next(self._texts, None)
-        if text is None:
+        given = next(self._inputs, None)
+        if given is None:
             return None
-        features = self._tokenizer([text], truncation=True, max_length=self._max_length, return_tensors="np")
+        features = encode(self._tokenizer, [given], truncation=True, max_length=self._max_length, return_tensors="np")
         return {name: values for name, values in features.items() if name in self._names}
 
 
@@ -55,7 +56,7 @@ def quantise(
     float_folder: Path,
     target: Path,
     *,
-    texts: Sequence[str],
+    inputs: Sequence[Input],
     max_length: int,
     tolerance: float,
     accuracy: Callable[[Path], float],
@@ -69,7 +70,7 @@ def quantise(
     Args:
         float_folder: a folder with ``model.onnx``.
         target: where the chosen one goes.
-        texts: what activations are calibrated on.
+        inputs: the texts or pairs that activations are calibrated on.
         max_length: tokens at which texts are cut.
         tolerance: the accuracy that may be lost, as a share.
         accuracy: measures a folder.
@@ -78,7 +79,7 @@ def quantise(
     for kind, per_channel in KINDS.items():
         folder = target.with_name(f"{target.name}.{kind}")
         shutil.copytree(float_folder, folder, ignore=shutil.ignore_patterns(WEIGHTS))
-        _quantise(float_folder, folder / WEIGHTS, per_channel, _Texts(float_folder, texts, max_length))
+        _quantise(float_folder, folder / WEIGHTS, per_channel, _Inputs(float_folder, inputs, max_length))
         tried[kind] = _figures(folder, accuracy)
     best = max(KINDS, key=lambda kind: (tried[kind]["accuracy"], -tried[kind]["megabytes"]))
     if tried[FLOAT]["accuracy"] - tried[best]["accuracy"] > tolerance + ROUNDING:
@@ -93,7 +94,7 @@ def quantise(
     return Choice(best, tried)
 
 
-def _quantise(source: Path, target: Path, per_channel: bool, texts: _Texts) -> None:
+def _quantise(source: Path, target: Path, per_channel: bool, inputs: _Inputs) -> None:
     """The embeddings' tables, which are only looked up, and the products with weights; the small head stays float."""
     tables, products = _with_weights(source / WEIGHTS, "Gather"), _with_weights(source / WEIGHTS, "MatMul")
     looked_up = target.with_suffix(".tables")
@@ -105,7 +106,7 @@ def _quantise(source: Path, target: Path, per_channel: bool, texts: _Texts) -> N
         quantize_static(
             looked_up,
             target,
-            texts,
+            inputs,
             quant_format=QuantFormat.QDQ,
             nodes_to_quantize=products,
             per_channel=per_channel,

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from components.errors import UserError
 from components.ml.models.onnx_classifier import load_onnx
 from components.ml.models.scoring import load_classifier, predict_logits
+from components.ml.rows.inputs import Input, input_columns, inputs_of
 from components.params.export import Export
 
 ROWS_AT_ONCE = 8192
@@ -26,13 +27,13 @@ def parity(source: Path, exported: Path, test: Path, max_length: int, settings: 
     """
     models = load_classifier(source), load_onnx(exported)
     rows, largest = 0, 0.0
-    for batch in _batches(test, ["text"]):
-        texts = batch["text"].to_pylist()
+    for batch in _batches(test, input_columns(test)):
+        inputs = inputs_of(batch)
         expected, found = (
-            predict_logits(model, tokenizer, texts, max_length=max_length, batch_size=settings.batch_size)
+            predict_logits(model, tokenizer, inputs, max_length=max_length, batch_size=settings.batch_size)
             for model, tokenizer in models
         )
-        rows += len(texts)
+        rows += len(inputs)
         largest = float(np.maximum(largest, np.abs(expected - found).max()))  # NaN stays: it is no parity
     if not largest <= settings.parity:
         raise UserError(
@@ -48,24 +49,24 @@ def accuracy(folder: Path, rows: Path, max_length: int, batch_size: int) -> floa
     """The share of rows that the model of ``folder`` gets right."""
     model, tokenizer = load_onnx(folder)
     right = total = 0
-    for batch in _batches(rows, ["text", "label"]):
-        texts, labels = batch["text"].to_pylist(), batch["label"].to_numpy()
-        logits = predict_logits(model, tokenizer, texts, max_length=max_length, batch_size=batch_size)
+    for batch in _batches(rows, [*input_columns(rows), "label"]):
+        inputs, labels = inputs_of(batch), batch["label"].to_numpy()
+        logits = predict_logits(model, tokenizer, inputs, max_length=max_length, batch_size=batch_size)
         right, total = right + int((logits.argmax(axis=-1) == labels).sum()), total + len(labels)
     return right / total
 
 
-def spread(folder: Path, count: int) -> list[str]:
-    """The texts of at most ``count`` rows, evenly spread, so that every source has its share."""
+def spread(folder: Path, count: int) -> list[Input]:
+    """The texts or pairs of at most ``count`` rows, evenly spread, so that every source has its share."""
     total = sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
     wanted = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
-    texts: list[str] = []
+    inputs: list[Input] = []
     first = 0
-    for batch in _batches(folder, ["text"]):
+    for batch in _batches(folder, input_columns(folder)):
         here = wanted[(wanted >= first) & (wanted < first + len(batch))] - first
-        texts += batch["text"].take(pa.array(here)).to_pylist()
+        inputs += inputs_of(batch.take(pa.array(here)))
         first += len(batch)
-    return texts
+    return inputs
 
 
 def _batches(folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -62,9 +62,9 @@ def _export(
         measure = partial(rows.accuracy, rows=validation, max_length=max_length, batch_size=settings.batch_size)
         target = output / "int8" / "model"
         target.parent.mkdir()
-        texts = rows.spread(train, settings.calibration_texts)
+        inputs = rows.spread(train, settings.calibration_texts)
         choice = quantise(
-            float_folder, target, texts=texts, max_length=max_length, tolerance=settings.tolerance, accuracy=measure
+            float_folder, target, inputs=inputs, max_length=max_length, tolerance=settings.tolerance, accuracy=measure
         )
         told["int8"] = _about(target) | {"chosen": choice.chosen, "tried": choice.tried}
         _tell(choice.chosen, choice.tried, settings.tolerance)

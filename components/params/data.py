@@ -16,9 +16,13 @@ TARGET = "target"
 
 
 class Columns(Section):
-    """Names of the columns in the user's files; ``group`` and ``document`` may be absent."""
+    """Names of the columns in the user's files; ``group`` and ``document`` may be absent.
+
+    With ``text_pair`` a row is two texts that are classified together, such as a premise and a hypothesis.
+    """
 
     text: str
+    text_pair: str | None = None
     label: str
     group: str | None = None
     document: str | None = None
@@ -77,6 +81,7 @@ class JudgementColumns(Section):
     """Names of the columns in a file of judgements: ``label``, or ``probabilities`` (a mapping of label to number)."""
 
     text: str = "text"
+    text_pair: str | None = None
     label: str | None = "label"
     probabilities: str | None = None
 
@@ -146,6 +151,15 @@ class Data(Section):
                 )
         return value
 
+    @model_validator(mode="after")
+    def _judges_what_is_classified(self) -> Data:
+        if self.judgements and (self.judgements.columns.text_pair is None) != (self.columns.text_pair is None):
+            raise ValueError(
+                "expected columns.text_pair and judgements.columns.text_pair both to name a column or both to be null, "
+                f"got {self.columns.text_pair!r} and {self.judgements.columns.text_pair!r}"
+            )
+        return self
+
     @property
     def files(self) -> dict[str, str]:
         """The splits that are given, by name, in the order train, validation, test, unlabelled."""
@@ -190,6 +204,7 @@ class Rules(Section):
     duplicates: ShareRule = ShareRule(severity="warning", max_share=0.01)
     conflicting_labels: ShareRule = ShareRule(severity="warning", max_share=0.01)
     leakage: ShareRule = ShareRule(severity="error")
+    shared_texts: ShareRule = ShareRule(severity="warning")
     shared_documents: ShareRule = ShareRule(severity="error")
     rows_per_class: RowsRule = RowsRule(severity="error", min_rows=20)
     class_balance: BalanceRule = BalanceRule(severity="warning", min_share=0.1)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import duckdb
 
+from components.ml.rows.inputs import BETWEEN
+
 MEMORY = "2GB"
 THREADS = 4  # each needs buffers of its own: all of a large machine's would outgrow MEMORY
 
@@ -28,3 +30,9 @@ def connect(measured: Path, spill: Path, threads: int = THREADS) -> duckdb.DuckD
 def quoted(path: Path) -> str:
     """A path as an SQL string."""
     return "'" + str(path).replace("'", "''") + "'"
+
+
+def shown(table: str) -> str:
+    """A row's text in SQL, as people read it: of a pair both texts."""
+    pair = f"{table}.text || '{BETWEEN}' || {table}.text_pair"
+    return f"(CASE WHEN {table}.text_pair IS NULL THEN {table}.text ELSE {pair} END)"

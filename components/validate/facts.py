@@ -37,6 +37,8 @@ FACTS = pa.schema(
         pa.field("conflicting", pa.bool_()),
         pa.field("stands_in_test", pa.bool_()),
         pa.field("stands_in_validation", pa.bool_()),
+        pa.field("text_in_test", pa.bool_()),
+        pa.field("text_in_validation", pa.bool_()),
         pa.field("document_in_test", pa.bool_()),
         pa.field("document_in_validation", pa.bool_()),
         pa.field("truncated", pa.bool_()),
@@ -82,7 +84,8 @@ def compute_facts(database: duckdb.DuckDBPyConnection, labels: Sequence[str], ma
 
     Flags of duplicates mark all but the first occurrence within a split, those of normalised texts
     (``duplicate``) include the exact ones. ``stands_in_*`` marks a row whose normalised text also stands in
-    that held-out split, ``document_in_*`` one whose document does. Missing and blank texts are neither duplicates
+    that held-out split, ``document_in_*`` one whose document does, ``text_in_*`` a pair one of whose texts stands in a
+    pair there. Missing and blank texts are neither duplicates
     nor leaks. ``set_aside`` marks pool rows that a split made here keeps out, ``near_duplicate`` those that nearly
     repeat a test row, ``used`` those of the canonical splits.
     """
@@ -93,7 +96,8 @@ def compute_facts(database: duckdb.DuckDBPyConnection, labels: Sequence[str], ma
     database.execute("""
         CREATE TABLE drawn AS
         SELECT split, set_aside, split = 'unlabelled' AND row IN (SELECT row FROM near) AS near_duplicate,
-               measured.* EXCLUDE (text), text IS NULL AS missing_text,
+               measured.* EXCLUDE (text, text_pair),
+               text IS NULL OR (len(forms) > 0 AND text_pair IS NULL) AS missing_text,
                split <> 'unlabelled' AND label IS NULL AS missing_label,
                label IS NOT NULL AND label NOT IN (SELECT label FROM labels) AS unknown_label
         FROM measured JOIN placed USING (source, row)
@@ -103,6 +107,8 @@ def compute_facts(database: duckdb.DuckDBPyConnection, labels: Sequence[str], ma
 
 _FACTS = """
     CREATE TABLE facts AS
+    WITH texts_of_test AS (SELECT unnest(forms) FROM drawn WHERE split = 'test' AND same_form IS NOT NULL),
+         texts_of_validation AS (SELECT unnest(forms) FROM drawn WHERE split = 'validation' AND same_form IS NOT NULL)
     SELECT
         split, row, source, label, coalesce("group", 'all') AS "group",
         coalesce(document, 'row:' || source || ':' || row) AS document, characters, tokens, missing_text,
@@ -115,6 +121,11 @@ _FACTS = """
         NOT set_aside AND split IN ('train', 'unlabelled') AND coalesce(same_form IN (
             SELECT same_form FROM drawn WHERE split = 'validation' AND same_form IS NOT NULL), false)
             AS stands_in_validation,
+        NOT set_aside AND split <> 'test' AND coalesce(
+            forms[1] IN (FROM texts_of_test) OR forms[2] IN (FROM texts_of_test), false) AS text_in_test,
+        NOT set_aside AND split IN ('train', 'unlabelled') AND coalesce(
+            forms[1] IN (FROM texts_of_validation) OR forms[2] IN (FROM texts_of_validation), false)
+            AS text_in_validation,
         NOT set_aside AND split <> 'test' AND coalesce(document IN (
             SELECT document FROM drawn WHERE split = 'test' AND document IS NOT NULL), false) AS document_in_test,
         NOT set_aside AND split IN ('train', 'unlabelled') AND coalesce(document IN (
@@ -136,19 +147,23 @@ def write_facts(database: duckdb.DuckDBPyConnection, folder: Path) -> None:
     write_shards(database.sql(f"SELECT {columns} FROM facts {_ORDER}").to_arrow_reader(), FACTS, folder)
 
 
-def write_splits(database: duckdb.DuckDBPyConnection, output: Path) -> dict[str, int]:
+def write_splits(database: duckdb.DuckDBPyConnection, output: Path, paired: bool = False) -> dict[str, int]:
     """Write the canonical splits, one folder each, by row; the unlabelled pool too, if only with 0 rows.
+
+    ``paired`` rows have a column ``text_pair`` after ``text``.
 
     Returns:
         rows of each split.
     """
-    query = """
-        SELECT row, text, index::INTEGER AS label, facts."group", facts.document
-        FROM facts JOIN (SELECT source, row, text FROM measured) USING (source, row) LEFT JOIN labels USING (label)
+    schema = SPLIT.insert(2, pa.field("text_pair", pa.string())) if paired else SPLIT
+    texts = "text, text_pair" if paired else "text"
+    query = f"""
+        SELECT row, {texts}, index::INTEGER AS label, facts."group", facts.document
+        FROM facts JOIN (SELECT source, row, {texts} FROM measured) USING (source, row) LEFT JOIN labels USING (label)
         WHERE used AND split = $split ORDER BY row
     """
     return {
-        split: write_shards(database.sql(query, params={"split": split}).to_arrow_reader(), SPLIT, output / split)
+        split: write_shards(database.sql(query, params={"split": split}).to_arrow_reader(), schema, output / split)
         for split in SPLITS
     }
 

@@ -57,16 +57,19 @@ def read_judgements(
     return {"file": data.judgements.file, **counts, **_coverage(database)}
 
 
-def write_judgements(database: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Write ``text`` and ``probabilities`` of every judged text of the training, pool and validation rows, by text."""
+def write_judgements(database: duckdb.DuckDBPyConnection, folder: Path, paired: bool = False) -> None:
+    """Write ``text`` (``text_pair``) and ``probabilities`` of every judged text of the training, pool and validation
+    rows, by text."""
+    schema = JUDGEMENTS.insert(1, pa.field("text_pair", pa.string())) if paired else JUDGEMENTS
+    texts = "text, text_pair" if paired else "text"
     rows = database.sql(f"""
-        SELECT text, any_value(probabilities) AS probabilities
-        FROM ({_USED}) JOIN judged ON form = same_form GROUP BY text ORDER BY text
+        SELECT {texts}, any_value(probabilities) AS probabilities
+        FROM ({_USED}) JOIN judged ON form = same_form GROUP BY {texts} ORDER BY {texts}
     """)
-    write_shards(rows.to_arrow_reader(), JUDGEMENTS, folder)
+    write_shards(rows.to_arrow_reader(), schema, folder)
 
 
-_USED = """SELECT facts.split, measured.text, measured.same_form FROM facts JOIN measured USING (source, row)
+_USED = """SELECT facts.split, text, text_pair, measured.same_form FROM facts JOIN measured USING (source, row)
            WHERE used AND split IN ('train', 'unlabelled', 'validation')"""
 
 
@@ -88,6 +91,7 @@ class _Reader:
 
     def __init__(self, judgements: Judgements, labels: Sequence[str], problems: Problems) -> None:
         self.by_label = judgements.columns.probabilities is None
+        self.roles = ("text", "text_pair") if judgements.columns.text_pair else ("text",)
         self.confidence = judgements.confidence
         self.labels = list(labels)
         self.places = {label: place for place, label in enumerate(labels)}
@@ -97,17 +101,21 @@ class _Reader:
     def read(self, first: int, values: Mapping[str, list[Any]]) -> Iterator[tuple[bytes, list[float]]]:
         """Digests of normalised texts and probabilities of the rows that can be used."""
         said = values["label" if self.by_label else "probabilities"]
-        for row, (value, judgement) in enumerate(zip(values["text"], said, strict=True), first):
+        for row, (given, judgement) in enumerate(zip(self._inputs(values), said, strict=True), first):
             self.rows += 1
-            text = as_text(value) or ""
-            if not text.strip():
+            if not all(text.strip() for text in given):
                 self.problems.add("without a text", row)
             elif judgement is None or judgement == "":
                 self.unjudged += 1
             else:
                 found = self._of_label(row, judgement) if self.by_label else self._of_mapping(row, judgement)
                 if found is not None:
-                    yield form_digest(text), found
+                    yield form_digest(*given), found
+
+    def _inputs(self, values: Mapping[str, list[Any]]) -> Iterator[tuple[str, ...]]:
+        """The text of each row, or both of a pair."""
+        named = [values[role] for role in self.roles]
+        return (tuple(as_text(value) or "" for value in row) for row in zip(*named, strict=True))
 
     def _of_label(self, row: int, judgement: Any) -> list[float] | None:
         """The confidence on the label, the rest shared evenly."""

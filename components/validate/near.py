@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.validate.database import quoted
+from components.validate.database import quoted, shown
 from components.validate.shingles import shingles, words
 
 BATCH_ROWS = 8192
@@ -66,7 +66,8 @@ def find_near(database: duckdb.DuckDBPyConnection, similarity: float | None, scr
 def examples_of_near(database: duckdb.DuckDBPyConnection, count: int = 3) -> list[dict[str, Any]]:
     """The first pool rows that were found, with the test row that each is like: row, text, similarity, like."""
     query = f"""
-        SELECT near.row, pool.text[:{SHORT}], round(similarity, 4), like_row, like_source, test.text[:{SHORT}]
+        SELECT near.row, {shown("pool")}[:{SHORT}], round(similarity, 4), like_row, like_source,
+               {shown("test")}[:{SHORT}]
         FROM near JOIN measured AS pool ON pool.source = 'unlabelled' AND pool.row = near.row
              JOIN measured AS test ON test.source = like_source AND test.row = like_row
         ORDER BY near.row LIMIT {count}
@@ -102,9 +103,9 @@ def _compare(database: duckdb.DuckDBPyConnection, similarity: float) -> None:
 
 
 _ROWS = {
-    "pool": """SELECT source, row, text FROM measured JOIN placed USING (source, row)
+    "pool": f"""SELECT source, row, {shown("measured")} AS text FROM measured JOIN placed USING (source, row)
                WHERE split = 'unlabelled' AND NOT set_aside AND same_form IS NOT NULL""",
-    "test": """SELECT source, row, text FROM measured JOIN placed USING (source, row)
+    "test": f"""SELECT source, row, {shown("measured")} AS text FROM measured JOIN placed USING (source, row)
                WHERE split = 'test' AND same_form IS NOT NULL""",
 }
 

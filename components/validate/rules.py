@@ -82,7 +82,8 @@ def build_checks(rules: Rules, context: Context) -> list[Check]:
 def _schema(name: str, rule: Rule, context: Context) -> Iterator[Check]:
     named = context.data.columns
     for split, columns in context.columns.items():
-        wanted = [named.text] if split == "unlabelled" else [column for column in named.model_dump().values() if column]
+        texts = [column for column in (named.text, named.text_pair) if column]
+        wanted = texts if split == "unlabelled" else [column for column in named.model_dump().values() if column]
         arguments = {"column_set": wanted, "exact_match": False}
         what = f"the file of {split} lacks a column (it has {', '.join(columns)})"
         yield Check(name, rule.severity, split, "columns", "expect_table_columns_to_match_set", arguments, what)
@@ -105,7 +106,8 @@ def _across(fact: str, what: str) -> _Builder:
     """A builder of checks that no row shares something with a split held out from it."""
 
     def build(name: str, rule: Rule, context: Context) -> Iterator[Check]:
-        if fact == "document" and context.data.columns.document is None:
+        needed = {"document": context.data.columns.document, "text": context.data.columns.text_pair}
+        if needed.get(fact, "") is None:
             return
         for held_out in ("test", "validation"):
             kept_apart = {"test", held_out}  # validation against test is enough: the other way round is the same
@@ -171,6 +173,7 @@ _BUILDERS: dict[str, _Builder] = {
         "conflicting", "whose text also stands there with another label", labelled=True, near=True
     ),
     "leakage": _across("stands", "whose text also stands in"),
+    "shared_texts": _across("text", "one of whose texts also stands in a pair of"),
     "shared_documents": _across("document", "whose document also has rows in"),
     "rows_per_class": _rows_per_class,
     "class_balance": _class_balance,

@@ -74,7 +74,8 @@ def run(*, data_folder: Path, base_model: Path, data: Data, settings: Validate, 
             _stop_or_warn(verdicts)
             (Path(scratch) / "tasks").rename(output / "tasks")
             folders = digests(data.models, data_folder.parent)
-            _write(database, labels, {"gate.json": verdicts, "folders.json": folders}, output)
+            contents = {"gate.json": verdicts, "folders.json": folders}
+            _write(database, labels, data.columns.text_pair is not None, contents, output)
     _tell(verdicts["summary"])
 
 
@@ -142,11 +143,15 @@ def _stop_or_warn(verdicts: dict[str, Any]) -> None:
 
 
 def _write(
-    database: duckdb.DuckDBPyConnection, labels: list[str], contents: dict[str, dict[str, Any]], output: Path
+    database: duckdb.DuckDBPyConnection,
+    labels: list[str],
+    paired: bool,
+    contents: dict[str, dict[str, Any]],
+    output: Path,
 ) -> None:
-    rows = write_splits(database, output)
+    rows = write_splits(database, output, paired)
     write_facts(database, output / "facts")
-    write_judgements(database, output / "judgements")
+    write_judgements(database, output / "judgements", paired)
     schema = {"labels": labels, "groups": groups_of_training(database), "rows": rows}
     for name, content in ({"schema.json": schema} | contents).items():
         (output / name).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,9 @@ from typing import Literal
 
 from components.params.data import Data, Judgements, Task
 
-ROLES = ("text", "label", "group", "document")
+ROLES = ("text", "text_pair", "label", "group", "document")
+ABOUT = ("label", "group", "document")
+"""The roles that a row of the pool may lack."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def split_table(data: Data, source: str, root: Path) -> Table:
         f"data.{source}",
         "data.columns",
         needed=source == "train",
-        optional=ROLES[1:] if pool else (),
+        optional=ABOUT if pool else (),
     )
 
 
@@ -64,6 +66,6 @@ def task_table(name: str, task: Task, split: Literal["train", "validation"], roo
 
 
 def judgements_table(judgements: Judgements, root: Path) -> Table:
-    """The table of judgements, with the roles text, label and probabilities."""
+    """The table of judgements, with the roles text, text_pair, label and probabilities."""
     columns: dict[str, str | None] = judgements.columns.model_dump()
     return Table(root / judgements.file, columns, "data.judgements.file", "data.judgements.columns")

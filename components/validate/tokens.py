@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from components.ml.models.folders import no_tokenizer
+from components.ml.rows.inputs import Input, encode
 
 
-def token_counter(folder: Path) -> Callable[[Sequence[str]], list[int]]:
-    """A function from texts to their lengths in tokens, special tokens included, before any truncation.
+def token_counter(folder: Path) -> Callable[[Sequence[Input]], list[int]]:
+    """A function from texts or pairs to their lengths in tokens, special tokens included, before any truncation.
 
     Raises:
         UserError: the folder's tokenizer can't be loaded.
@@ -21,12 +22,11 @@ def token_counter(folder: Path) -> Callable[[Sequence[str]], list[int]]:
     except (OSError, ValueError, KeyError) as error:
         raise no_tokenizer(folder, str(error).strip().splitlines()[0]) from None
 
-    def count(texts: Sequence[str]) -> list[int]:
-        if not texts:
+    def count(inputs: Sequence[Input]) -> list[int]:
+        if not inputs:
             return []
-        encoded = tokenizer(
-            list(texts), truncation=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
-        )
+        options = dict.fromkeys(("truncation", "return_attention_mask", "return_token_type_ids", "verbose"), False)
+        encoded = encode(tokenizer, inputs, **options)
         return [len(ids) for ids in encoded["input_ids"]]
 
     return count

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+from components.validate.database import shown
 from components.validate.messages import class_sentence, share_sentence
 from components.validate.rules import Check, Context, Outcome, bound, rule_settings
 
@@ -155,9 +156,10 @@ def _examples(
     database: duckdb.DuckDBPyConnection, check: Check, rows: Sequence[int], context: Context
 ) -> Iterator[dict[str, Any]]:
     """The failing rows of a check with their shortened texts and, if that is the rule, the row each is like."""
-    query = """
-        SELECT drawn.row, drawn.source, drawn.label, drawn.document, drawn.tokens, measured.text[:$short],
-            length(measured.text) > $short, min(other.row), min(other.source)
+    text = shown("measured")
+    query = f"""
+        SELECT drawn.row, drawn.source, drawn.label, drawn.document, drawn.tokens, {text}[:$short],
+            length({text}) > $short, min(other.row), min(other.source)
         FROM drawn JOIN measured USING (source, row)
         LEFT JOIN drawn AS other ON other.same_form = drawn.same_form AND other.split = $near
             AND (other.split <> drawn.split OR other.row <> drawn.row)

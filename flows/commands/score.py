@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from components.errors import UserError
+from components.ml.rows.inputs import Input, shown
 from flows.commands import common
 
 _MODEL = typer.Option("--model", metavar="VERSION", help="A version or an alias; else the champion, or the candidate.")
@@ -21,34 +22,57 @@ _MODEL = typer.Option("--model", metavar="VERSION", help="A version or an alias;
 
 def predict(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, lines of standard input.")] = None,
+    pair: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Of pairs, the second text; of lines after a tab.")
+    ] = None,
     model: Annotated[str | None, _MODEL] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON line for each text, with all probabilities.")] = False,
 ) -> None:
     """Label texts with the model in use."""
-    given = texts or _lines()
-    if not given:
+    lines = [] if texts else _lines()
+    if not texts and not lines:
         raise UserError("Expected a text, got none.", 'Give one: stillhouse predict "a text".', "parameters")
     from components.loader import load_params
     from components.ml.statistics.metrics import softmax
     from flows.inference.loading import loaded
+    from flows.inference.scoring import check_paired
 
     workspace = common.workspace()
     with loaded(workspace.root, load_params(workspace.root / "params.yaml"), model) as found:
+        given: list[Input] = _pairs(lines, pair) if found.paired and lines else _with(texts or lines, pair)
+        check_paired(found, not isinstance(given[0], str))
         probabilities = softmax(found.predict(given)[1])
     answers = [dict(zip(found.labels, map(float, row), strict=True)) for row in probabilities]
     if as_json:
         for text, answer in zip(given, answers, strict=True):
             label = max(answer, key=answer.__getitem__)
-            line = {"text": text, "label": label, "score": answer[label], "probabilities": answer}
+            named = {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
+            line = {**named, "label": label, "score": answer[label], "probabilities": answer}
             typer.echo(json.dumps(line, ensure_ascii=False))
         return
     console = common.console()
     table = Table("label", "probability", "text", box=None, header_style="dim")
     for text, answer in zip(given, answers, strict=True):
         label = max(answer, key=answer.__getitem__)
-        table.add_row(Text(label), f"{answer[label]:.1%}", Text(text, overflow="ellipsis", no_wrap=True))
+        table.add_row(Text(label), f"{answer[label]:.1%}", Text(shown(text), overflow="ellipsis", no_wrap=True))
     console.print(table)
     console.print(Text(found.name, style="dim"))
+
+
+def _with(texts: list[str], pair: str | None) -> list[Input]:
+    return [text if pair is None else (text, pair) for text in texts]
+
+
+def _pairs(lines: list[str], pair: str | None) -> list[Input]:
+    """The two texts of each line, parted by a tab; or each line with ``pair``."""
+    if pair is not None:
+        return _with(lines, pair)
+    for number, line in enumerate(lines, 1):
+        if line.count("\t") != 1:
+            raise UserError(
+                f"Line {number} of standard input: expected two texts with a tab between them.", "", "parameters"
+            )
+    return [(first, second) for first, second in (line.split("\t") for line in lines)]
 
 
 def _lines() -> list[str]:
@@ -67,6 +91,7 @@ def score(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A file or a folder: Parquet, CSV, TSV, JSON lines.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The Parquet file to write.")],
     column: Annotated[str, typer.Option(metavar="NAME", help="The column of the texts.")] = "text",
+    pair: Annotated[str | None, typer.Option(metavar="NAME", help="Of pairs, the column of the second texts.")] = None,
     model: Annotated[str | None, _MODEL] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="A column for each label as well.")] = False,
     log: Annotated[bool, typer.Option("--log", help="Log the rows for `stillhouse monitor`: texts, labels.")] = False,
@@ -86,7 +111,7 @@ def score(
     here = Path.cwd()
     source, target = here / source, here / target
     scoring.check_target(source, target, overwrite)
-    rows = Rows(source, column)
+    rows = Rows(source, column, pair)
     workspace = common.workspace()
     settings = scoring.Settings(probabilities, workspace.root if log else None, id_column)
     started = time.monotonic()

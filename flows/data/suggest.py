@@ -31,6 +31,16 @@ COLUMNS = {
     "group": ("group", "domain", "source", "领域", "来源"),
     "document": ("document", "document_id", "doc_id", "doc", "文档", "文档编号"),
 }
+# Columns whose texts belong together: the first text's, and the second's.
+PAIRS = {
+    "premise": "hypothesis",
+    "sentence1": "sentence2",
+    "question1": "question2",
+    "text1": "text2",
+    "text_a": "text_b",
+    "text": "text_pair",
+    "query": "passage",
+}
 # What only numbers the rows; a column without a name is the index that pandas writes.
 IDS = ("id", "index", "idx", "row", "uuid", "unnamed", "编号", "序号", "行号", "")
 _WORD = re.compile(r"[\u4e00-\u9fff]|[A-Z]+(?![a-z])|\d+|[A-Z]?[^\WA-Z\d_\u4e00-\u9fff]+")
@@ -93,6 +103,13 @@ def _splits(tables: Iterable[Path], unlabelled: Path | None) -> dict[str, Path]:
 
 def _columns(found: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
     """Role -> column, and the roles whose column is a guess: of text and label, those that no name tells."""
+    named = {name.lower().replace("_", ""): name for name in found}
+    pairs = [(named.get(first.replace("_", "")), named.get(second.replace("_", ""))) for first, second in PAIRS.items()]
+    first, second = next((pair for pair in pairs if None not in pair), (None, None))
+    if first and second:
+        columns, guessed = _columns([name for name in found if name not in (first, second)])
+        rest = {role: column for role, column in columns.items() if role != "text"}
+        return {"text": first, "text_pair": second, **rest}, [role for role in guessed if role != "text"]
     columns = {role: _best(found, role, _AT_THE_END) for role in COLUMNS}
     guessed = [role for role in ("text", "label") if columns[role] is None]
     for at_least, role in product((_WITHIN, 0), guessed):

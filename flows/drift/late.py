@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from components.errors import UserError
+from components.ml.rows.inputs import PAIR
 from components.validate.database import quoted
 from flows.drift.said import Hits
 
@@ -20,6 +21,8 @@ _READERS = {
     ".jsonl": "read_json({path}, format = 'newline_delimited')",
 }
 SHOWN = 5
+_PAIR = "text || chr(10) || text_pair"
+"""What a pair is found again by."""
 CONFIDENCE = 0.95
 
 
@@ -65,7 +68,9 @@ def match(database: duckdb.DuckDBPyConnection, path: Path, labels: Sequence[str]
     Raises:
         UserError: the file can't be read, lacks a column, or has only labels that the model doesn't give (``data``).
     """
-    key = _read(database, path)
+    ((paired,),) = database.execute("SELECT coalesce(bool_or(text_pair IS NOT NULL), false) FROM mine").fetchall()
+    name = _read(database, path, paired)
+    key = _PAIR if paired and name == "text" else name
     _check_labels(database, path, labels)
     database.execute(
         f"""
@@ -73,8 +78,8 @@ def match(database: duckdb.DuckDBPyConnection, path: Path, labels: Sequence[str]
         SELECT key, kind, newest.label = given.label AS hit, given.label AS actual FROM
             (SELECT key, min(label) AS label, if(count(DISTINCT label) > 1, 'conflicting', 'sound') AS kind
              FROM late GROUP BY key) AS given
-        LEFT JOIN (SELECT {key} AS key, arg_max(label, scored_at) AS label FROM mine
-                   WHERE {key} IN (SELECT key FROM late) GROUP BY {key}) AS newest USING (key)
+        LEFT JOIN (SELECT ({key}) AS key, arg_max(label, scored_at) AS label FROM mine
+                   WHERE ({key}) IN (SELECT key FROM late) GROUP BY 1) AS newest USING (key)
         """
     )
     rows, right, given, conflicting, unmatched, unknown = database.execute(
@@ -83,7 +88,7 @@ def match(database: duckdb.DuckDBPyConnection, path: Path, labels: Sequence[str]
     conditions = {"conflicting": "kind = 'conflicting'", "unmatched": "kind = 'sound' AND hit IS NULL"}
     examples = {name: _examples(database, condition) for name, condition in conditions.items()}
     hits = Hits(int(right), int(rows)) if rows else None
-    return Late(key, int(given), int(conflicting), int(unmatched), int(unknown), examples, hits)
+    return Late(name, int(given), int(conflicting), int(unmatched), int(unknown), examples, hits)
 
 
 _COUNTS = """
@@ -94,7 +99,7 @@ _COUNTS = """
 """
 
 
-def _read(database: duckdb.DuckDBPyConnection, path: Path) -> str:
+def _read(database: duckdb.DuckDBPyConnection, path: Path, paired: bool) -> str:
     """The table ``late`` of keys and labels as text; the key's name."""
     form = _READERS.get(path.suffix.lower())
     if form is None:
@@ -104,16 +109,18 @@ def _read(database: duckdb.DuckDBPyConnection, path: Path) -> str:
     source = form.format(path=quoted(path))
     try:
         columns = [str(row[0]) for row in database.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
-        key = next((name for name in ("id", "text") if name in columns), None)
-        if key is None or "label" not in columns:
-            raise unreadable(path, f"expected the columns id or text, and label; it has {', '.join(columns)}")
+        name = next((name for name in ("id", "text") if name in columns), None)
+        if name is None or "label" not in columns or (name == "text" and paired and PAIR not in columns):
+            texts = "text and text_pair" if paired else "text"
+            raise unreadable(path, f"expected the columns id or {texts}, and label; it has {', '.join(columns)}")
+        key = _PAIR if paired and name == "text" else name
         database.execute(
-            f"CREATE OR REPLACE TEMP TABLE late AS SELECT {key}::VARCHAR AS key, label::VARCHAR AS label "
-            f"FROM {source} WHERE {key} IS NOT NULL AND label IS NOT NULL"
+            f"CREATE OR REPLACE TEMP TABLE late AS SELECT ({key})::VARCHAR AS key, label::VARCHAR AS label "
+            f"FROM {source} WHERE ({key}) IS NOT NULL AND label IS NOT NULL"
         )
     except duckdb.Error as error:
         raise unreadable(path, str(error).splitlines()[0][:300]) from error
-    return key
+    return name
 
 
 def unreadable(path: Path, why: str) -> UserError:

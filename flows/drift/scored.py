@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.errors import UserError
+from components.ml.rows.inputs import PAIR
 from components.validate.database import quoted
 from flows.inference import log
 
@@ -50,7 +51,7 @@ def _check(path: Path) -> None:
             "It is damaged: move it out of the log; its rows are lost to monitoring.",
             "log",
         ) from error
-    columns = log.schema().names
+    columns = [name for name in log.schema().names if name != PAIR]  # which came later
     if lacking := [name for name in columns if name not in there]:
         raise UserError(
             f"Expected in {path} the columns {', '.join(columns)}; it lacks {', '.join(lacking)}.",
@@ -72,12 +73,13 @@ def opened(
     """
     database.execute("SET TimeZone = 'UTC'")
     source = f"read_parquet([{', '.join(quoted(path) for path in found)}], union_by_name = true)"
+    pair = PAIR if any(PAIR in pq.read_schema(path).names for path in found) else f"NULL AS {PAIR}"
     if not found:
         database.register("nothing", log.schema().empty_table())
         source = "nothing"
     database.execute(
         f"""
-        CREATE VIEW scored AS SELECT text, id, label, score, model, content, "at" AS scored_at FROM {source}
+        CREATE VIEW scored AS SELECT text, {pair}, id, label, score, model, content, "at" AS scored_at FROM {source}
         WHERE "at" >= '{since.isoformat()}'::TIMESTAMPTZ AND "at" < '{until.isoformat()}'::TIMESTAMPTZ
             AND text IS NOT NULL
         """

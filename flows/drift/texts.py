@@ -13,8 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from scipy import sparse
 
+from components.ml.rows.inputs import PAIR, TEXT
 from components.validate.database import quoted
 
 MEMORY, THREADS = "1GB", 2
@@ -69,7 +71,7 @@ def opened(spill: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def add(database: duckdb.DuckDBPyConnection, side: str, files: Sequence[Path], only: ds.Expression) -> int:
-    """Read the texts of the rows that ``only`` admits; returns how many. Missing texts are left out.
+    """Read the texts of the rows that ``only`` admits; returns how many. Missing texts are left out, pairs are one.
 
     The form is that of the data gate's duplicates: NFKC and without case. Words are runs of letters, marks and numbers
     of any script; a character of a script without blanks between words, such as Chinese, is a word of its own.
@@ -90,9 +92,13 @@ def add(database: duckdb.DuckDBPyConnection, side: str, files: Sequence[Path], o
 def _read(files: Sequence[Path], only: ds.Expression) -> Iterator[pa.RecordBatch]:
     """Numbered texts in the form that is compared; no row becomes a Python object."""
     first = 0
-    found = ds.dataset([str(path) for path in files], format="parquet")
-    for batch in found.to_batches(["text"], filter=only & ~ds.field("text").is_null(), batch_size=ROWS_AT_ONCE):
-        text = batch["text"]
+    schema = pa.unify_schemas([pq.read_schema(path).remove_metadata() for path in files])
+    found = ds.dataset([str(path) for path in files], schema=schema, format="parquet")
+    columns = [name for name in (TEXT, PAIR) if name in schema.names]
+    for batch in found.to_batches(columns, filter=only & ~ds.field(TEXT).is_null(), batch_size=ROWS_AT_ONCE):
+        text = batch[TEXT]
+        if PAIR in columns:  # null where a row isn't a pair
+            text = pc.binary_join_element_wise(text, batch[PAIR], "\n", null_handling="skip")
         rows = pa.array(np.arange(first, first + len(text)))
         folded = pc.utf8_lower(pc.utf8_normalize(text, form="NFKC"))
         yield pa.RecordBatch.from_arrays([rows, pc.utf8_length(text).cast(pa.int32()), folded], schema=_READ)

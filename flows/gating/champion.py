@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.ml.rows.inputs import input_columns, inputs_of
 from flows.repo import lockfile
 from flows.tracking.models import Predict
 
@@ -102,7 +103,7 @@ def _write(path: Path, labels: Sequence[str], test: Path, predict: Predict, say:
         draft = Path(folder) / path.name
         with pq.ParquetWriter(draft, schema) as writer:
             for batch in _batches(test):
-                logits = np.ascontiguousarray(predict(batch["text"].to_pylist())[1], dtype=np.float32)
+                logits = np.ascontiguousarray(predict(inputs_of(batch))[1], dtype=np.float32)
                 values = pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1])
                 writer.write_table(pa.Table.from_arrays([batch["row"], values], names=schema.names).cast(schema))
                 done += len(batch)
@@ -117,7 +118,7 @@ def _shards(folder: Path) -> list[Path]:
 def _batches(folder: Path) -> Iterator[pa.RecordBatch]:
     for shard in _shards(folder):
         with pq.ParquetFile(shard) as file:
-            yield from file.iter_batches(ROWS_AT_ONCE, columns=["row", "text"])
+            yield from file.iter_batches(ROWS_AT_ONCE, columns=["row", *input_columns(folder)])
 
 
 def _forget(cache: Path) -> None:

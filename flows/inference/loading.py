@@ -25,4 +25,4 @@ def loaded(root: Path, params: Params, wanted: str | None = None) -> Iterator[Mo
     version = choose(champions, wanted)
     with champions.loaded(version) as predict:
         labels, _ = predict([])
-        yield Model(f"{champions.name}/{version.number}", version.content or "", labels, predict)
+        yield Model(f"{champions.name}/{version.number}", version.content or "", labels, predict, predict.paired)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.ml.rows.inputs import PAIR
 from flows.settings import STATE
 
 if TYPE_CHECKING:
@@ -18,10 +19,13 @@ STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
 def schema() -> pa.Schema:
-    """The columns: ``score`` is the label's probability, ``content`` the hash of the model's content."""
+    """The columns: ``score`` is the label's probability, ``content`` the hash of the model's content.
+
+    ``text_pair`` is null but for pairs, ``id`` where rows have none.
+    """
     import pyarrow as pa
 
-    texts = [pa.field(name, pa.string(), name == "id") for name in ("text", "id", "label")]
+    texts = [pa.field(name, pa.string(), name in ("text_pair", "id")) for name in ("text", "text_pair", "id", "label")]
     model = [pa.field(name, pa.string(), False) for name in ("model", "content")]
     return pa.schema(
         [*texts, pa.field("score", pa.float64(), False), *model, pa.field("at", pa.timestamp("us", "UTC"), False)]
@@ -33,12 +37,15 @@ def append(root: Path, table: pa.Table, part: str | None = None) -> Path:
 
     Args:
         root: the project's folder.
-        table: the columns of `schema`, in any order.
+        table: the columns of `schema`, in any order; ``text_pair`` may be left out.
         part: a name that a part keeps over runs: one that is there already isn't written twice.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     wanted = schema()
+    if PAIR not in table.column_names:
+        table = table.append_column(PAIR, pa.nulls(len(table), pa.string()))
     folder = root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     if part and (there := sorted(folder.glob(f"*-{part}.parquet"))):

@@ -23,7 +23,7 @@ AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Rows:
-    """What is to be scored: the files, and the column that holds the texts.
+    """What is to be scored: the files, the column that holds the texts and, of pairs, that of the second texts.
 
     Raises:
         UserError: a file is missing, damaged or of an unknown format, one lacks the column of the texts or has a column
@@ -32,15 +32,21 @@ class Rows:
 
     path: Path
     column: str
+    pair: str | None = None
 
     def __post_init__(self) -> None:
-        if self.column not in self.columns:
-            raise UserError(
-                f"{self.path}: expected a column '{self.column}' with the texts; it has "
-                f"{', '.join(self.columns[:10])}.",
-                "Name the column of the texts: `--column NAME`.",
-                "data",
-            )
+        for column, option in self.texts.items():
+            if column not in self.columns:
+                raise UserError(
+                    f"{self.path}: expected a column '{column}' with the texts; it has {', '.join(self.columns[:10])}.",
+                    f"Name the column of the texts: `{option} NAME`.",
+                    "data",
+                )
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The columns of texts, and the options that name them."""
+        return {self.column: "--column"} | ({self.pair: "--pair"} if self.pair else {})
 
     @cached_property
     def files(self) -> list[Path]:
@@ -74,7 +80,7 @@ class Rows:
     def identity(self) -> str:
         """A hash that is another when a file was changed: of the names, sizes and times of change."""
         told = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
-        return hashlib.sha256(repr((told, self.column)).encode()).hexdigest()
+        return hashlib.sha256(repr((told, *self.texts)).encode()).hexdigest()
 
     def count(self) -> int | None:
         """How many rows there are, where that is known without reading them."""
@@ -96,7 +102,7 @@ class Rows:
         """
         for file in self.files:
             first = 0
-            for table in _parquet(file) if kind_of(file) == "Parquet" else _text(file, self.columns, self.column):
+            for table in _parquet(file) if kind_of(file) == "Parquet" else _text(file, self.columns, list(self.texts)):
                 self._check(file, table, first)
                 first += len(table)
                 yield table
@@ -105,18 +111,21 @@ class Rows:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        texts = table[self.column]
-        if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-            raise UserError(
-                f"{file}: expected texts in the column '{self.column}'; it holds {texts.type}.",
-                "Name the column of the texts: `--column NAME`.",
-                "data",
-            )
-        if texts.null_count:
-            row = first + pc.index(pc.is_null(texts), True).as_py() + 1
-            raise UserError(
-                f"{file}: row {row} has no text.", "Leave such rows out, or give them an empty text.", "data"
-            )
+        for column, option in self.texts.items():
+            texts = table[column]
+            if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+                raise UserError(
+                    f"{file}: expected texts in the column '{column}'; it holds {texts.type}.",
+                    f"Name the column of the texts: `{option} NAME`.",
+                    "data",
+                )
+            if texts.null_count:
+                row = first + pc.index(pc.is_null(texts), True).as_py() + 1
+                raise UserError(
+                    f"{file}: row {row} has no text in the column '{column}'.",
+                    "Leave such rows out, or give them an empty text.",
+                    "data",
+                )
 
 
 def _schema(file: Path) -> pa.Schema:
@@ -151,7 +160,7 @@ def _parquet(file: Path) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch]).replace_schema_metadata()
 
 
-def _text(file: Path, columns: list[str], text: str) -> Iterator[pa.Table]:
+def _text(file: Path, columns: list[str], texts: list[str]) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     empty_is_null = kind_of(file) != "JSON lines"
@@ -160,6 +169,6 @@ def _text(file: Path, columns: list[str], text: str) -> Iterator[pa.Table]:
     while batch := list(itertools.islice(rows, AT_ONCE)):
         values = [pa.array(column, pa.string()) for column in zip(*batch, strict=True)]
         if empty_is_null:
-            place = columns.index(text)
-            values[place] = values[place].fill_null("")
+            for place in map(columns.index, texts):
+                values[place] = values[place].fill_null("")
         yield pa.Table.from_arrays(values, schema=schema)

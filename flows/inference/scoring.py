@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from components.errors import UserError
+from components.ml.rows.inputs import PAIR, TEXT
 from components.ml.statistics.metrics import softmax
 from flows.inference import log
 from flows.inference.rows import Rows
@@ -34,12 +35,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Model:
-    """The model that scores: its name such as ``stillhouse-sentiment/3``, the hash of its content, its labels."""
+    """The model that scores: its name such as ``stillhouse-sentiment/3``, the hash of its content, its labels.
+
+    ``paired``: it reads pairs.
+    """
 
     name: str
     content: str
     labels: list[str]
     predict: Predict
+    paired: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ def score_file(rows: Rows, target: Path, model: Model, settings: Settings, say: 
         UserError: a row can't be read, or a column would be there twice (``data``), the model fails (``model``), or
             another run writes to ``target``.
     """
+    check_paired(model, rows.pair is not None)
     _check_columns(rows, model, settings)
     told = [rows.identity(), model.name, model.content, settings.probabilities, bool(settings.log), settings.id_column]
     key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
@@ -82,7 +88,7 @@ def score_file(rows: Rows, target: Path, model: Model, settings: Settings, say: 
                 done, before = done + count, before + count
                 say(done, before)
                 continue
-            for count in _score_part(tables, place, f"{key}-{number:06d}", rows.column, model, settings):
+            for count in _score_part(tables, place, f"{key}-{number:06d}", list(rows.texts), model, settings):
                 done += count
                 say(done, before)
         if not done:
@@ -122,6 +128,21 @@ def check_target(source: Path, target: Path, overwrite: bool) -> None:
         raise UserError(f"{target} is there already.", "Name another file, or add --overwrite.", "parameters")
 
 
+def check_paired(model: Model, paired: bool) -> None:
+    """See to it that a model that reads pairs gets pairs, and no other does.
+
+    Raises:
+        UserError: it isn't so (``parameters``).
+    """
+    if model.paired == paired:
+        return
+    if model.paired:
+        raise UserError(
+            f"{model.name} reads pairs of texts; got one text a row.", "Give the second: `--pair`.", "parameters"
+        )
+    raise UserError(f"{model.name} reads one text a row; got pairs.", "Leave out `--pair`.", "parameters")
+
+
 def _check_columns(rows: Rows, model: Model, settings: Settings) -> None:
     new = [LABEL, SCORE, *([f"{PROBABILITY}{label}" for label in model.labels] if settings.probabilities else [])]
     twice = [name for name in new if name in rows.columns]
@@ -151,28 +172,29 @@ def _parts(rows: Rows) -> Iterator[list[pa.Table]]:
 
 
 def _score_part(
-    tables: list[pa.Table], place: Path, name: str, column: str, model: Model, settings: Settings
+    tables: list[pa.Table], place: Path, name: str, columns: list[str], model: Model, settings: Settings
 ) -> Iterator[int]:
     """Score a part and write it; gives the number of rows of each table as it is scored."""
     import pyarrow.parquet as pq
 
     draft, scored = place.with_suffix(".new"), []
     for table in tables:
-        scored.append(_scored(table, column, model, settings))
+        scored.append(_scored(table, columns, model, settings))
         yield len(table)
     with pq.ParquetWriter(draft, scored[0].schema) as writer:
         for table in scored:
             writer.write_table(table)
     if settings.log:
-        log.append(settings.log, _logged(scored, column, model, settings.id_column), name)
+        log.append(settings.log, _logged(scored, columns, model, settings.id_column), name)
     draft.replace(place)
 
 
-def _scored(table: pa.Table, column: str, model: Model, settings: Settings) -> pa.Table:
+def _scored(table: pa.Table, columns: list[str], model: Model, settings: Settings) -> pa.Table:
     """The table with the columns that scoring adds."""
     import pyarrow as pa
 
-    labels, logits = model.predict(table[column].to_pylist())
+    texts = [table[column].to_pylist() for column in columns]
+    labels, logits = model.predict(texts[0] if len(texts) == 1 else list(zip(*texts, strict=True)))
     if labels != model.labels:
         raise UserError(f"{model.name} changed its labels while it scored.", "Run again.", "model")
     probabilities = softmax(logits)
@@ -186,7 +208,7 @@ def _scored(table: pa.Table, column: str, model: Model, settings: Settings) -> p
     return table
 
 
-def _logged(tables: list[pa.Table], column: str, model: Model, id_column: str | None) -> pa.Table:
+def _logged(tables: list[pa.Table], columns: list[str], model: Model, id_column: str | None) -> pa.Table:
     """The rows as the log has them."""
     import pyarrow as pa
 
@@ -196,7 +218,7 @@ def _logged(tables: list[pa.Table], column: str, model: Model, id_column: str | 
     now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
     return pa.table(
         {
-            "text": table[column],
+            **{name: table[column] for name, column in zip((TEXT, PAIR), columns, strict=False)},
             "id": ids,
             "label": table[LABEL],
             "score": table[SCORE],

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import duckdb
 
+from components.ml.rows.inputs import BETWEEN, input_columns
 from components.validate.database import quoted
 
 MEMORY = "512MB"
@@ -115,8 +116,9 @@ def _differing(database: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> No
 
 
 def _rows(database: duckdb.DuckDBPyConnection, kind: str, most: int, texts: Path, labels: Sequence[str]) -> list[Row]:
+    text = f"concat_ws('{BETWEEN}', {', '.join(f't.{column}' for column in input_columns(texts))})"
     found = database.execute(
-        f"""SELECT d.*, left(t.text, {LONGEST + 1}) AS text
+        f"""SELECT d.*, left({text}, {LONGEST + 1}) AS text
         FROM (SELECT * FROM differing WHERE kind = ? ORDER BY wrong DESC, row LIMIT {most}) d
         LEFT JOIN read_parquet({quoted(texts / "*.parquet")}) t USING (row) ORDER BY d.wrong DESC, d.row""",
         [kind],

@@ -62,7 +62,7 @@ class Champions:
         return next((version for version in self.versions() if alias in version.aliases), None)
 
     @contextlib.contextmanager
-    def loaded(self, version: Version) -> Iterator[models.Predict]:
+    def loaded(self, version: Version) -> Iterator[models.Predictor]:
         """The model of a version.
 
         Raises:
@@ -72,7 +72,7 @@ class Champions:
             with self._client() as client:
                 place = self._place(client, version)
                 path = stack.enter_context(models.downloaded(client, place))
-            yield models.predictor(path, f"version {version.number}")
+            yield models.Predictor(path, f"version {version.number}")
 
     def check_files(self, version: Version) -> None:
         """See to it that the version's files are there.

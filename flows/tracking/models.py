@@ -7,11 +7,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from components.errors import UserError
+from components.ml.rows.inputs import PAIR, TEXT, Input, input_columns, inputs_of
 from flows.tracking.record import ModelRecord
 from flows.tracking.runs import CONTENT
 
@@ -28,8 +29,9 @@ _LIBRARIES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "n
 _WITH_ADAPTER = (*_LIBRARIES, "peft")
 _WITH_ONNX = ("mlflow", "onnxruntime", "transformers", "tokenizers", "numpy", "pandas")
 _ROWS_TO_CHECK = 64
-Predict = Callable[[Sequence[str]], tuple[list[str], np.ndarray]]
-"""From texts to the labels' names and logits of shape (texts, labels)."""
+_EXAMPLE = ("a text", "一段文字")
+Predict = Callable[[Sequence[Input]], tuple[list[str], np.ndarray]]
+"""From texts, or pairs, to the labels' names and logits of shape (texts, labels)."""
 
 
 def ensure(client: MlflowClient, experiment: str, run_id: str, model: ModelRecord, texts: Path, max_length: int) -> str:
@@ -73,7 +75,7 @@ def _log(client: MlflowClient, experiment: str, run_id: str, model: ModelRecord,
     try:
         if model.reference is None:
             with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
-                save(Path(folder) / "model", model.folder, max_length, logged, run_id)
+                save(Path(folder) / "model", model.folder, max_length, input_columns(texts), logged, run_id)
                 client.log_model_artifacts(logged.model_id, f"{folder}/model")
             check(client, logged, model, texts)
         else:
@@ -87,9 +89,9 @@ def _log(client: MlflowClient, experiment: str, run_id: str, model: ModelRecord,
     return str(logged.model_id)
 
 
-def save(path: Path, folder: Path, max_length: int, logged: LoggedModel, run_id: str) -> None:
+def save(path: Path, folder: Path, max_length: int, columns: Sequence[str], logged: LoggedModel, run_id: str) -> None:
     """Write ``folder`` (a transformers folder, or one with an ONNX file) as an MLflow model: code, weights,
-    requirements; no pickle."""
+    requirements; no pickle. It reads texts or, with the columns ``text`` and ``text_pair``, pairs."""
     import mlflow.pyfunc
     from mlflow.models import Model
 
@@ -97,13 +99,13 @@ def save(path: Path, folder: Path, max_length: int, logged: LoggedModel, run_id:
         str(path),
         python_model=str(CODE),
         artifacts={"model": str(folder.absolute())},
-        model_config={"max_length": max_length},
+        model_config={"max_length": max_length, "paired": PAIR in columns},
         mlflow_model=Model(
             artifact_path=logged.artifact_location, model_uuid=logged.model_id, model_id=logged.model_id, run_id=run_id
         ),
         pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in _libraries(folder)],
         signature=_signature(),
-        input_example=["a text", "一段文字"],
+        input_example=_model_input([_EXAMPLE] if PAIR in columns else list(_EXAMPLE)),
     )
 
 
@@ -135,7 +137,7 @@ def check(client: MlflowClient, logged: LoggedModel, model: ModelRecord, texts: 
 
     rows, expected = sample(model.predictions, texts)
     with downloaded(client, logged.artifact_location) as path:
-        found = mlflow.pyfunc.load_model(path).predict(rows, params={"return": "logits"}).to_numpy()
+        found = mlflow.pyfunc.load_model(path).predict(_model_input(rows), params={"return": "logits"}).to_numpy()
     _compare(model, "loads back from MLflow", found, expected)
 
 
@@ -178,23 +180,35 @@ def downloaded(client: MlflowClient, location: str) -> Iterator[str]:
         )
 
 
-def predictor(path: str, name: str) -> Predict:
-    """The model in a downloaded folder; whatever goes wrong in it is said of ``name``.
+class Predictor:
+    """The model in a downloaded folder; whatever goes wrong in it is said of ``name``. ``paired``: it reads pairs.
 
     Raises:
         UserError: it can't be loaded, or, when it is called, gives no logits (``model``).
     """
-    import mlflow.pyfunc
 
-    with _working(name):
-        model = mlflow.pyfunc.load_model(path)
+    def __init__(self, path: str, name: str) -> None:
+        import mlflow.pyfunc
 
-    def predict(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+        self.name = name
         with _working(name):
-            table = model.predict(list(texts), params={"return": "logits"})
+            self._model = mlflow.pyfunc.load_model(path)
+        self.paired = bool((self._model.model_config or {}).get("paired"))
+
+    def __call__(self, inputs: Sequence[Input]) -> tuple[list[str], np.ndarray]:
+        """As `Predict` says."""
+        with _working(self.name):
+            table = self._model.predict(_model_input(inputs), params={"return": "logits"})
             return [str(label) for label in table.columns], table.to_numpy()
 
-    return predict
+
+def _model_input(inputs: Sequence[Input]) -> Any:
+    """Texts, or pairs, in a form that the model's code takes."""
+    import pandas as pd
+
+    if not inputs or isinstance(inputs[0], str):
+        return list(inputs)
+    return pd.DataFrame(list(inputs), columns=[TEXT, PAIR])
 
 
 @contextlib.contextmanager
@@ -210,15 +224,16 @@ def _working(name: str) -> Iterator[None]:
         ) from error
 
 
-def sample(predictions: Path, texts: Path, count: int = _ROWS_TO_CHECK) -> tuple[list[str], np.ndarray]:
-    """The first test rows' texts and the logits that evaluation stored for them, shape (rows, classes)."""
+def sample(predictions: Path, texts: Path, count: int = _ROWS_TO_CHECK) -> tuple[list[Input], np.ndarray]:
+    """The first test rows' texts, or pairs, and the logits that evaluation stored for them, shape (rows, classes)."""
     import pyarrow.dataset as ds
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(predictions) as file:
         stored = next(file.iter_batches(count, columns=["row", "logits"]), None)
     numbers = stored["row"].to_pylist() if stored else []
-    table = ds.dataset(texts, format="parquet").to_table(["row", "text"], filter=ds.field("row").isin(numbers))
-    by_row = dict(zip(table["row"].to_pylist(), table["text"].to_pylist(), strict=True))
+    wanted = ["row", *input_columns(texts)]
+    table = ds.dataset(texts, format="parquet").to_table(wanted, filter=ds.field("row").isin(numbers))
+    by_row = dict(zip(table["row"].to_pylist(), inputs_of(table), strict=True))
     logits = np.array(stored["logits"].to_pylist() if stored else [], dtype=np.float32)
     return [by_row[number] for number in numbers], logits

@@ -3,7 +3,8 @@
 It needs transformers for the tokenizer, and onnxruntime where the model folder has a ``model.onnx``; else torch, and
 peft where it has an ``adapter/``.
 
-Input: a list or array of texts, or a table with a column ``text``; anything else is refused, over HTTP with code 400.
+Input: a list or array of texts, or a table with a column ``text``; where it classifies pairs, a list of pairs of texts,
+or a table with the columns ``text`` and ``text_pair``. Anything else is refused, over HTTP with code 400.
 Output: ``label`` and ``score``, the label's probability; with ``params={"return": "probabilities"}`` or ``"logits"``
 one column for each label.
 """
@@ -38,7 +39,9 @@ class TextClassifier(PythonModel):
         from transformers import AutoTokenizer
 
         folder = Path(context.artifacts["model"])
-        self.max_length = int((context.model_config or {})["max_length"])
+        settings = context.model_config or {}
+        self.max_length = int(settings["max_length"])
+        self.columns = ["text", "text_pair"] if settings.get("paired") else ["text"]
         offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         self.tokenizer = AutoTokenizer.from_pretrained(folder, **offline)
         names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("id2label", _UNNAMED)
@@ -53,7 +56,7 @@ class TextClassifier(PythonModel):
         wanted = (params or {}).get("return", "label")
         if wanted not in _RETURNS:
             raise _refused(f"params: expected 'return' to be one of {', '.join(_RETURNS)}; got {wanted!r:.100}.")
-        logits = self._logits(_texts(model_input))
+        logits = self._logits([_texts(column) for column in _columns(model_input, self.columns)])
         if wanted == "logits":
             return pd.DataFrame(logits, columns=self.labels)
         probabilities = _softmax(logits)
@@ -62,16 +65,21 @@ class TextClassifier(PythonModel):
         labels = [self.labels[index] for index in probabilities.argmax(axis=-1)]
         return pd.DataFrame({"label": labels, "score": probabilities.max(axis=-1, initial=0.0).tolist()})
 
-    def _logits(self, texts: list[str]) -> np.ndarray:
-        """float32 array of shape (texts, labels), in input order; batches hold texts of similar length."""
-        logits = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+    def _logits(self, columns: list[list[str]]) -> np.ndarray:
+        """float32 array of shape (rows, labels), in input order; batches hold rows of similar length.
+
+        Args:
+            columns: the texts of each row or, where pairs are classified, the first and the second ones.
+        """
+        rows = len(columns[0])
+        logits = np.zeros((rows, len(self.labels)), dtype=np.float32)
         if self.tokenizer.truncation_side == "right":
-            texts = [text[: _CHARACTERS * self.max_length] for text in texts]
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+            columns = [[text[: _CHARACTERS * self.max_length] for text in texts] for texts in columns]
+        order = sorted(range(rows), key=lambda index: sum(len(texts[index]) for texts in columns))
         for start in range(0, len(order), _BATCH):
             batch = order[start : start + _BATCH]
             features = self.tokenizer(
-                [texts[index] for index in batch],
+                *([texts[index] for index in batch] for texts in columns),
                 truncation=True,
                 max_length=self.max_length,
                 padding=True,
@@ -123,37 +131,58 @@ def _of_torch(folder: Path) -> _Forward:
     return forward
 
 
-def _texts(data: Any) -> list[str]:
-    """The texts in any of the accepted forms.
+def _columns(data: Any, names: list[str]) -> list[Sequence[Any]]:
+    """The values of each column in any of the accepted forms.
 
     Raises:
-        MlflowException: they are in none of these, or one of them is no text (INVALID_PARAMETER_VALUE).
+        MlflowException: they are in none of these, or the columns are of different lengths (INVALID_PARAMETER_VALUE).
     """
     if isinstance(data, pd.DataFrame):
-        data = _column(data)
+        return _of_table(data, names)
     if isinstance(data, dict):
-        if "text" not in data:
-            raise _refused(f"expected 'text'; got {_listed(data)}.")
-        data = data["text"]
+        if lacking := [name for name in names if name not in data]:
+            raise _refused(f"expected {_listed(lacking)}; got {_listed(data)}.")
+        columns: list[Sequence[Any]] = [_as_list(data[name]) for name in names]
+        if len({len(column) for column in columns}) > 1:
+            raise _refused(f"expected as many {names[0]} as {names[1]}; got {len(columns[0])} and {len(columns[1])}.")
+        return columns
+    rows = data if isinstance(data, list) else _as_list(data)
+    if len(names) == 1:
+        return [[row.get("text") if isinstance(row, dict) else row for row in rows]]
+    pairs = [_pair(index, row, names) for index, row in enumerate(rows)]
+    return [[first for first, _ in pairs], [second for _, second in pairs]]
+
+
+def _as_list(data: Any) -> list[Any]:
     if np.ndim(data) == 0 and not isinstance(data, list | tuple):
-        data = [data.item() if isinstance(data, np.ndarray) else data]
-    return [_text(index, value) for index, value in enumerate(data)]
+        return [data.item() if isinstance(data, np.ndarray) else data]
+    return list(data)
 
 
-def _column(table: pd.DataFrame) -> Sequence[Any]:
-    """The column ``text``, or the only one if it has no name of its own."""
-    if "text" in table.columns and list(table.columns).count("text") == 1:
-        return list(table["text"])
-    if len(table.columns) == 1 and table.columns[0] == 0:
-        return list(table.iloc[:, 0])
+def _pair(index: int, row: Any, names: list[str]) -> tuple[Any, Any]:
+    if isinstance(row, dict):
+        return row.get(names[0]), row.get(names[1])
+    if isinstance(row, list | tuple | np.ndarray) and len(row) == 2:
+        return row[0], row[1]
+    raise _refused(f"expected pairs of texts; number {index}, counted from 0, is {row!r:.100} ({type(row).__name__}).")
+
+
+def _of_table(table: pd.DataFrame, names: list[str]) -> list[Sequence[Any]]:
+    """The named columns, or where they have no names of their own, all of as many."""
+    if all(list(table.columns).count(name) == 1 for name in names):
+        return [list(table[name]) for name in names]
+    if list(table.columns) == list(range(len(names))):
+        return [list(table.iloc[:, place]) for place in range(len(names))]
     if table.empty and not len(table.columns):
-        return []
-    raise _refused(f"expected one column 'text'; got the columns {_listed(table.columns)}.")
+        return [[] for _ in names]
+    raise _refused(f"expected one column each of {_listed(names)}; got the columns {_listed(table.columns)}.")
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    return [_text(index, value) for index, value in enumerate(values)]
 
 
 def _text(index: int, value: Any) -> str:
-    if isinstance(value, dict):
-        value = value.get("text")
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")  # JSON can hold half a character
     value = value.item() if isinstance(value, np.generic) else value

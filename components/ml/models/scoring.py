@@ -18,6 +18,7 @@ from transformers import (
 
 from components.errors import UserError
 from components.ml.models.folders import loading, refuse_code
+from components.ml.rows.inputs import Input, encode
 
 if TYPE_CHECKING:  # importing peft takes seconds, and only training needs it
     from peft import PeftModel
@@ -133,18 +134,18 @@ def label_names(model: Classifier) -> list[str]:
 def predict_logits(
     model: Classifier,
     tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
+    inputs: Sequence[Input],
     *,
     max_length: int,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """Logits of every text, in input order; see `score` for what they depend on.
+    """Logits of every text or pair, in input order; see `score` for what they depend on.
 
     Returns:
-        float32 array of shape (texts, classes).
+        float32 array of shape (inputs, classes).
     """
-    logits = np.zeros((len(texts), len(label_names(model))), dtype=np.float32)
-    for places, scored in score(model, tokenizer, enumerate(texts), max_length=max_length, batch_size=batch_size):
+    logits = np.zeros((len(inputs), len(label_names(model))), dtype=np.float32)
+    for places, scored in score(model, tokenizer, enumerate(inputs), max_length=max_length, batch_size=batch_size):
         logits[places] = scored
     return logits
 
@@ -152,13 +153,13 @@ def predict_logits(
 def score(
     model: Classifier,
     tokenizer: PreTrainedTokenizerBase,
-    texts: Iterable[tuple[Tag, str]],
+    inputs: Iterable[tuple[Tag, Input]],
     *,
     max_length: int,
     batch_size: int,
     checked: bool = False,
 ) -> Iterator[tuple[list[Tag], np.ndarray]]:
-    """Score texts as they come, in batches: the texts' tags, and float32 logits of shape (tags, classes).
+    """Score texts, or pairs, as they come, in batches: the texts' tags, and float32 logits of shape (tags, classes).
 
     A text's logits don't depend, to the bit, on which others are scored with it or in which order. For that, the
     shape of its batch (`_padded`, `_rows`) follows from its own length and ``batch_size``; a last batch is filled
@@ -173,7 +174,7 @@ def score(
             batch changes its logits. Costs a batch for each shape.
     """
     scorer: _Scorer[Tag] = _Scorer(model, tokenizer, max_length, batch_size, checked)
-    stream = iter(texts)
+    stream = iter(inputs)
     while window := list(itertools.islice(stream, TOKENISED_AT_ONCE)):
         scorer.add(window)
         yield from scorer.batches(full=True)
@@ -196,10 +197,11 @@ class _Scorer(Generic[Tag]):
         self.waiting: dict[Shape, list[tuple[Tag, Features]]] = {}
         self.rows: dict[Shape, int] = {}
 
-    def add(self, texts: Sequence[tuple[Tag, str]]) -> None:
+    def add(self, inputs: Sequence[tuple[Tag, Input]]) -> None:
         """Tokenise texts and let them wait."""
-        encoded = self.tokenizer([text for _, text in texts], truncation=True, max_length=self.max_length)
-        for index, (tag, _) in enumerate(texts):
+        given = [each for _, each in inputs]
+        encoded = encode(self.tokenizer, given, truncation=True, max_length=self.max_length)
+        for index, (tag, _) in enumerate(inputs):
             features = {name: values[index] for name, values in encoded.items()}
             length = len(features["input_ids"])
             padded = _padded(length, self.max_length, self.batch_size)

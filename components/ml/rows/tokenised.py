@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from components.errors import UserError
+from components.ml.rows.inputs import Input, encode, input_columns, inputs_of
 from components.ml.rows.words import word_ids_of
 from components.ml.teaching.pseudo_labels import Selection
 from components.ml.training.losses import IGNORED
@@ -25,6 +26,7 @@ READ_ROWS = 4096
 _SCHEMA = pa.schema(
     [
         ("input_ids", pa.list_(pa.int32())),
+        ("token_type_ids", pa.list_(pa.int32())),
         ("label", pa.int32()),
         ("teacher_logits", pa.list_(pa.float32())),
         ("word_ids", pa.list_(pa.int32())),
@@ -34,7 +36,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Splits:
-    """The folders of rows that ``validate`` wrote: Parquet shards with row, text, label, group and document.
+    """The folders of rows that ``validate`` wrote: Parquet shards with row, text (text_pair), label, group, document.
 
     ``unlabelled`` has no labels (null). ``tasks`` holds a folder NAME/train and NAME/validation for each other task,
     and tasks.json: name -> {"type": ..., "labels": [...]}.
@@ -67,8 +69,9 @@ class TokenisedRows(Dataset[dict[str, Any]]):
     """Rows ready for a model, read from a memory-mapped Arrow file.
 
     An item holds ``row`` (its index), ``input_ids`` (list of int), ``label`` (int, ``IGNORED`` for unlabelled
-    rows) and, where there are any, ``teacher_logits`` (list of float, one per class) and ``word_ids`` (list of int,
-    the word that each token belongs to, -1 for special tokens).
+    rows) and, where there are any, ``token_type_ids`` (list of int: of pairs, which text each token belongs to),
+    ``teacher_logits`` (list of float, one per class) and ``word_ids`` (list of int, the word that each token belongs
+    to, -1 for special tokens).
     ``absent`` names the groups that were asked for and have no row.
     """
 
@@ -104,18 +107,18 @@ def read_shard(shard: Path, columns: list[str] | None = None) -> Iterator[pa.Rec
         yield from file.iter_batches(READ_ROWS, columns=columns)
 
 
-def first_texts(split: Path, count: int = 64) -> list[str]:
-    """The first ``count`` texts of a split, or all there are.
+def first_inputs(split: Path, count: int = 64) -> list[Input]:
+    """The first ``count`` texts or pairs of a split, or all there are.
 
     Raises:
         UserError: the split has no rows.
     """
-    texts: list[str] = next((batch["text"].to_pylist() for batch in read_batches(split, ["text"])), [])
-    if not texts:
+    inputs = next((inputs_of(batch) for batch in read_batches(split, input_columns(split))), [])
+    if not inputs:
         raise UserError(
             f"The split {split} has no rows.", f"Give it rows: data.{split.name} or data.split in params.yaml.", "data"
         )
-    return texts[:count]
+    return inputs[:count]
 
 
 def rows_of(split: Path, groups: list[str] | None) -> np.ndarray | None:
@@ -160,8 +163,8 @@ def tokenise(
                         absent.pop(found, None)
                 labels, teacher_logits, kept = _lessons_of(batch, teacher_logits, source)
                 if kept.true_count:
-                    texts, rows = batch["text"].filter(kept), (labels.filter(kept), teacher_logits.filter(kept))
-                    writer.write_batch(_encode(texts, *rows, tokenizer, max_length, words))
+                    inputs, rows = inputs_of(batch.filter(kept)), (labels.filter(kept), teacher_logits.filter(kept))
+                    writer.write_batch(_encode(inputs, *rows, tokenizer, max_length, words))
     return TokenisedRows(scratch, list(absent))
 
 
@@ -185,7 +188,7 @@ def _lessons_of(
 
 def _aligned(split: Path, logits: Path | None) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
     """Batches of rows beside their teacher logits (nulls where there is no folder of logits)."""
-    wanted = ["row", "text", "label", "group"]
+    wanted = ["row", *input_columns(split), "label", "group"]
     if logits is None:
         for batch in read_batches(split, wanted):
             yield batch, pa.nulls(batch.num_rows, pa.list_(pa.float32()))
@@ -201,18 +204,20 @@ def _aligned(split: Path, logits: Path | None) -> Iterator[tuple[pa.RecordBatch,
 
 
 def _encode(
-    texts: pa.Array,
+    inputs: list[Input],
     labels: pa.Array,
     teacher_logits: pa.Array,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     words: bool,
 ) -> pa.RecordBatch:
-    encoded = tokenizer(texts.to_pylist(), truncation=True, max_length=max_length, return_attention_mask=False)
-    ids = pa.array(encoded["input_ids"], pa.list_(pa.int32()))
-    found = word_ids_of(encoded, texts.to_pylist()) if words else [None] * len(texts)
-    columns = [ids, labels, teacher_logits, pa.array(found, pa.list_(pa.int32()))]
-    return pa.record_batch(columns, schema=_SCHEMA)
+    encoded = encode(tokenizer, inputs, truncation=True, max_length=max_length, return_attention_mask=False)
+    nothing = [None] * len(inputs)
+    # Of single texts all tokens are of the same type, which is what models take them for without being told.
+    types = nothing if isinstance(inputs[0], str) else encoded.get("token_type_ids", nothing)
+    found = word_ids_of(encoded, inputs) if words else nothing
+    lists = [pa.array(values, pa.list_(pa.int32())) for values in (encoded["input_ids"], types, found)]
+    return pa.record_batch([*lists[:2], labels, teacher_logits, lists[2]], schema=_SCHEMA)
 
 
 class Collator:
@@ -226,9 +231,24 @@ class Collator:
         self.unknown = [float("nan")] * classes
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        ids = {"input_ids": [item["input_ids"] for item in items]}
-        batch = dict(self.tokenizer.pad(ids, return_tensors="pt"))
+        batch = pad(self.tokenizer, items, [item["input_ids"] for item in items])
         batch["labels"] = torch.tensor([item["label"] for item in items])
         if any("teacher_logits" in item for item in items):
             batch["teacher_logits"] = torch.tensor([item.get("teacher_logits", self.unknown) for item in items])
         return batch
+
+
+def pad(
+    tokenizer: PreTrainedTokenizerBase, items: list[dict[str, Any]], ids: list[list[int]]
+) -> dict[str, torch.Tensor]:
+    """What a model reads of a batch, each of shape (rows, tokens): padded ids, their mask and, of pairs, their types.
+
+    Args:
+        tokenizer: knows how to pad.
+        items: rows, as :class:`TokenisedRows` has them.
+        ids: the ids that the model shall see of each.
+    """
+    features = {"input_ids": ids}
+    if "token_type_ids" in items[0]:
+        features["token_type_ids"] = [item["token_type_ids"] for item in items]
+    return dict(tokenizer.pad(features, return_tensors="pt"))

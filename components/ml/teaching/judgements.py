@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from components.errors import UserError
+from components.ml.rows.inputs import input_columns, input_key, inputs_of
 from components.ml.rows.tokenised import read_batches
-from components.ml.teaching.logit_store import LogitTable, text_key
+from components.ml.teaching.logit_store import LogitTable
 from components.ml.teaching.teachers import Texts
 
 LEAST_PROBABILITY = 1e-6
@@ -22,7 +23,7 @@ def look_up(judgements: Path, texts: Texts, logits: np.ndarray, scratch: Path) -
     one counts. They are kept in a file meanwhile, so that there may be any number.
 
     Args:
-        judgements: folder of Parquet shards with ``text`` and ``probabilities`` (one for each class).
+        judgements: folder of Parquet shards with ``text`` (``text_pair``) and ``probabilities`` (one for each class).
         texts: the rows of ``logits``, some at a time.
         logits: float64 array of shape (rows, classes) to fill.
         scratch: a folder for the file.
@@ -32,11 +33,11 @@ def look_up(judgements: Path, texts: Texts, logits: np.ndarray, scratch: Path) -
     """
     table = LogitTable(scratch / "judgements.sqlite", logits.shape[1])
     try:
-        for batch in read_batches(judgements, ["text", "probabilities"]):
+        for batch in read_batches(judgements, [*input_columns(judgements), "probabilities"]):
             given = batch["probabilities"].to_pylist()
-            table.put([text_key(text) for text in batch["text"].to_pylist()], _logarithms(given, logits.shape[1]))
+            table.put([input_key(each) for each in inputs_of(batch)], _logarithms(given, logits.shape[1]))
         for first, part in texts():
-            found, known = table.get([text_key(text) for text in part])
+            found, known = table.get([input_key(each) for each in part])
             logits[first : first + len(part)] = np.where(found[:, None], known, np.nan)
     finally:
         table.close()

@@ -24,11 +24,6 @@ _SUFFIXES = ("", "-wal", "-shm", "-journal")
 Result = TypeVar("Result")
 
 
-def text_key(text: str) -> bytes:
-    """What a text's logits are found by: 16 bytes; two of 10^12 texts share them with a chance of about 10^-15."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
 def teacher_key(folder: Path, facts: Mapping[str, Any]) -> str:
     """The name of a teacher's store: a digest of everything that its logits follow from.
 

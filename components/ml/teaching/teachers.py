@@ -13,13 +13,14 @@ import torch
 from components.errors import UserError
 from components.ml.models.folders import check_folder
 from components.ml.models.scoring import label_names, load_classifier, score
-from components.ml.teaching.logit_store import LogitStore, prune, teacher_key, text_key
+from components.ml.rows.inputs import Input, input_key
+from components.ml.teaching.logit_store import LogitStore, prune, teacher_key
 from components.params.stages import Runtime
 from components.runtime import installed
 
 PROGRESS_SECONDS = 30.0
-Texts = Callable[[], Iterator[tuple[int, list[str]]]]
-"""Goes through all texts, some at a time: the place of the first of them, and the texts."""
+Texts = Callable[[], Iterator[tuple[int, list[Input]]]]
+"""Goes through all texts or pairs, some at a time: the place of the first of them, and they themselves."""
 _LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "numpy")
 
 
@@ -101,10 +102,10 @@ class _Work:
     keep: Callable[[np.ndarray, np.ndarray], None]
     found: int = 0
 
-    def missing(self, texts: Texts) -> Iterator[tuple[tuple[int, bytes], str]]:
+    def missing(self, texts: Texts) -> Iterator[tuple[tuple[int, bytes], Input]]:
         """The texts that are yet to be scored, each with its place and its key."""
         for first, part in texts():
-            keys = [text_key(text) for text in part]
+            keys = [input_key(each) for each in part]
             there, known = self.store.get(keys)
             self.keep(first + np.flatnonzero(there), known[there])
             self.found += int(there.sum())

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from components.errors import UserError
+from components.ml.rows.tokenised import pad
 from components.ml.rows.words import OUTSIDE
 from components.ml.training.losses import IGNORED
 from components.ml.training.objectives import Batch, features_of
@@ -86,8 +87,7 @@ class LanguageCollator:
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Tensor]:
         rows = [self._row(item) for item in items]
-        padded = self.tokenizer.pad({"input_ids": [ids.tolist() for ids, _ in rows]}, return_tensors="pt")
-        batch: dict[str, Tensor] = dict(padded)
+        batch = pad(self.tokenizer, items, [ids.tolist() for ids, _ in rows])
         batch["labels"] = torch.full_like(batch["input_ids"], IGNORED)
         batch["labels"][batch["attention_mask"].bool()] = torch.from_numpy(np.concatenate([one for _, one in rows]))
         return batch

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.errors import UserError
+from components.ml.rows.inputs import shown
 from components.params.data import Data
 from components.validate.database import connect
 from components.validate.measure import form_digest
@@ -88,12 +89,14 @@ def _measure(side: Side, split: str, number: int, target: Path) -> None:
 
 
 def _measured(number: int, rows: Rows) -> pa.RecordBatch:
-    texts = [text or "" for text in rows.values["text"]]
+    given = list(zip(rows.values["text"], rows.values["text_pair"], strict=True))
+    pieces = [(first or "",) if second is None else (first or "", second) for first, second in given]
     columns = {
-        "source": [number] * len(texts),
-        "row": list(range(rows.first, rows.first + len(texts))),
+        "source": [number] * len(pieces),
+        "row": list(range(rows.first, rows.first + len(pieces))),
         **rows.values,
-        "form": [form_digest(text) for text in texts],
-        "characters": [len(text) for text in texts],
+        "text": [first if second is None else shown((first or "", second)) for first, second in given],
+        "form": [form_digest(*texts) for texts in pieces],
+        "characters": [sum(map(len, texts)) for texts in pieces],
     }
     return pa.RecordBatch.from_pydict(columns, schema=ROWS)

@@ -24,8 +24,8 @@ LABELS = ["positive", "negative", "positive", "negative", "positive"]
 def read(data: Data, source: str = "train") -> dict[str, list[str | None]]:
     values: dict[str, list[str | None]] = {"text": [], "label": [], "group": [], "document": []}
     for rows in read_rows(data, source):
-        for role, found in rows.values.items():
-            values[role] += found
+        for role in values:
+            values[role] += rows.values[role]
     return values
 
 

@@ -11,8 +11,8 @@ DEFAULTS = Rules.model_validate({})
 ALL = ["train", "validation", "test", "unlabelled"]
 
 
-def checks(document: str | None = "document", rules: Any = None) -> list[Check]:
-    columns = {"text": "text", "label": "label", "document": document}
+def checks(document: str | None = "document", rules: Any = None, pair: str | None = None) -> list[Check]:
+    columns = {"text": "text", "text_pair": pair, "label": "label", "document": document}
     data = Data.model_validate({"train": "data/train.csv", "columns": columns, "max_length": 32})
     context = Context(data, ["差", "好"], ALL, {"train": ["text", "label", "document"]})
     return build_checks(Rules.model_validate(rules or {}), context)
@@ -23,8 +23,10 @@ def of(found: list[Check], rule: str) -> list[Check]:
 
 
 def test_every_rule_becomes_checks_in_its_order() -> None:
-    assert list(dict.fromkeys(check.rule for check in checks())) == list(rule_settings(DEFAULTS))
-    assert next(iter(rule_settings(DEFAULTS))) == "schema"
+    names = list(rule_settings(DEFAULTS))
+    assert list(dict.fromkeys(check.rule for check in checks(pair="hypothesis"))) == names
+    assert list(dict.fromkeys(check.rule for check in checks())) == [name for name in names if name != "shared_texts"]
+    assert names[0] == "schema"
 
 
 def test_a_rule_that_is_off_becomes_no_check() -> None:

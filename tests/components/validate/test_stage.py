@@ -77,7 +77,10 @@ def test_sound_data_passes_and_becomes_canonical_splits(
     assert facts["tokens"][1] == len(["[CLS]", "train", "1", *"号手机，很好用！", "[SEP]"])
     gate = json.loads((output / "gate.json").read_text("utf-8"))
     assert gate["passed"]
-    assert {found["rule"]: found["passed"] for found in gate["rules"]} == dict.fromkeys(rule_settings(DEFAULTS), True)
+    assert {found["rule"]: found["passed"] for found in gate["rules"]} == {
+        **dict.fromkeys(rule_settings(DEFAULTS), True),
+        "shared_texts": None,  # which is about pairs
+    }
     report = folder.root / "reports/gate"
     assert (report / "gate.json").read_bytes() == (output / "gate.json").read_bytes()
     assert (report / "data_docs/index.html").is_file()

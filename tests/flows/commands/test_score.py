@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,3 +99,20 @@ def test_lines_that_are_not_utf8_are_refused() -> None:
 
 def test_no_text_is_refused() -> None:
     assert "Expected a text" in invoke("predict", given="").stderr
+
+
+def test_pairs_come_with_an_option_or_parted_by_a_tab(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def loaded(root: Path, params: Any, wanted: str | None = None) -> Iterator[Any]:
+        single = model()
+        yield dataclasses.replace(
+            single, paired=True, predict=lambda pairs: single.predict(["".join(p) for p in pairs])
+        )
+
+    assert invoke("predict", "a", "--pair", "b").exit_code == 2
+    monkeypatch.setattr(loading, "loaded", loaded)
+    line = json.loads(invoke("predict", "--json", "a", "--pair", "b").stdout)
+    assert (line["text"], line["text_pair"]) == ("a", "b")
+    assert "a ⟷ b" in invoke("predict", given="a\tb\n").stdout
+    assert "Line 2 of standard input: expected two texts" in invoke("predict", given="a\tb\nc\n").stderr
+    assert invoke("predict", "a").exit_code == 2

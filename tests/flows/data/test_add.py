@@ -345,3 +345,21 @@ def test_with_what_is_suggested_the_shipped_parameters_fit_the_users_data(
 
 def test_without_a_base_model_the_teacher_keeps_its_own(toy: Toy, csv: Path) -> None:
     assert "teacher:" not in suggest_section(add(toy.workspace, [csv]))
+
+
+@pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        (["premise", "hypothesis", "label"], "text: premise, text_pair: hypothesis, label: label"),
+        (["Sentence_1", "Sentence_2", "gold_label"], "text: Sentence_1, text_pair: Sentence_2, label: gold_label"),
+        (["text", "label"], "{text: text, label: label"),
+    ],
+)
+def test_columns_of_texts_that_belong_together_are_suggested_as_pairs(
+    tmp_path: Path, names: list[str], columns: str
+) -> None:
+    from flows.data.suggest import suggest_section
+
+    path = tmp_path / "train.csv"
+    path.write_text(",".join(names) + "\n" + ",".join("abc"[: len(names)]) + "\n", encoding="utf-8")
+    assert columns in suggest_section([path])

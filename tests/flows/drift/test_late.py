@@ -23,10 +23,19 @@ def database() -> Iterator[duckdb.DuckDBPyConnection]:
     """Three rows: the first was scored twice, the newer time as 正."""
     with duckdb.connect() as made:
         made.execute(
-            "CREATE TABLE mine AS SELECT * FROM (VALUES ('1', 'a', 'neg', 1), ('2', 'b', '正', 2), "
-            "('3', 'c', 'neg', 3), ('1', 'a', '正', 4), (NULL, 'd', '正', 5)) AS rows(id, text, label, scored_at)"
+            "CREATE TABLE mine AS SELECT *, NULL::VARCHAR AS text_pair FROM (VALUES ('1', 'a', 'neg', 1), "
+            "('2', 'b', '正', 2), ('3', 'c', 'neg', 3), ('1', 'a', '正', 4), (NULL, 'd', '正', 5)) "
+            "AS rows(id, text, label, scored_at)"
         )
         yield made
+
+
+def test_pairs_are_found_by_both_texts(database: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    database.execute("UPDATE mine SET text = 'same', text_pair = scored_at::VARCHAR")
+    found = late.match(database, write(tmp_path / "l.csv", "text,text_pair,label\nsame,2,正\nsame,3,正\n"), LABELS)
+    assert (found.hits, found.key) == (Hits(1, 2), "text")
+    with pytest.raises(UserError, match="expected the columns id or text and text_pair, and label"):
+        late.match(database, write(tmp_path / "l.csv", "text,label\nsame,正\n"), LABELS)
 
 
 def write(path: Path, text: str) -> Path:

@@ -59,3 +59,15 @@ def test_word_counts_hold_each_text_of_training_and_log_and_the_rarer_words_toge
     assert (found.words, found.reference_rows) == (["a", "b"], 3)
     assert found.counts.toarray().tolist() == [[2, 1, 0], [0, 0, 0], [1, 0, 1], [0, 2, 1]]
     assert texts.word_counts(database, words=2, most_rows=2, seed=13).reference_rows == 2
+
+
+def test_the_words_of_a_pair_are_those_of_both_texts_also_beside_parts_without_pairs(
+    database: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"text": ["one two"]}), tmp_path / "a.parquet")
+    pairs = {"text": ["one", "one"], "text_pair": pa.array(["two three", None], pa.string())}
+    pq.write_table(pa.table(pairs), tmp_path / "b.parquet")
+    files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    assert texts.add(database, INCOMING, files, ds.scalar(True)) == 3
+    found = texts.lengths(database, INCOMING, "words")
+    assert dict(zip(found.values, found.counts, strict=True)) == {1: 1, 2: 1, 3: 1}

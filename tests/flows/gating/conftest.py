@@ -75,7 +75,7 @@ class Registry:
 
     @contextlib.contextmanager
     def loaded(self, version: Version) -> Iterator[Predict]:
-        def predict(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+        def predict(texts: Sequence[Any]) -> tuple[list[str], np.ndarray]:
             self.scored += len(texts)
             right = [int(text.split()[0]) < self.skill[version.number] for text in texts]
             actual = [int(text.split()[1]) for text in texts]

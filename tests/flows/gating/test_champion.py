@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +35,7 @@ class Model:
         self.loaded += 1
         yield self.predict
 
-    def predict(self, texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    def predict(self, texts: Sequence[Any]) -> tuple[list[str], np.ndarray]:
         if texts:
             self.batches.append(len(texts))
         if self.broken and len(self.batches) > 1:

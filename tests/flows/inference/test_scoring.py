@@ -267,3 +267,31 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout) / 1024)
     assert peaks[1] < peaks[0] + 80, peaks  # of 80 MB of texts
+
+
+def test_pairs_are_scored_by_both_texts_and_logged_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("a,b\nxx,yyy\n,y\n", encoding="utf-8")
+    given: list[object] = []
+
+    def predict(inputs: Sequence[object]) -> tuple[list[str], np.ndarray]:
+        given.extend(inputs)
+        return LABELS, np.zeros((len(inputs), 2), np.float32)
+
+    paired = Model("pairs/1", "abc", LABELS, predict, paired=True)
+    score(Rows(path, "a", "b"), tmp_path / "out.parquet", paired, Settings(log=tmp_path))
+    assert given == [("xx", "yyy"), ("", "y")]
+    (part,) = log.read(tmp_path)
+    logged = pq.read_table(part)
+    assert (logged["text"].to_pylist(), logged["text_pair"].to_pylist()) == (["xx", ""], ["yyy", "y"])
+
+
+def test_a_model_gets_what_it_reads(source: Rows, tmp_path: Path) -> None:
+    paired = Model("pairs/1", "abc", LABELS, Scorer(), paired=True)
+    with pytest.raises(UserError, match="pairs/1 reads pairs of texts; got one text a row"):
+        score(source, tmp_path / "out.parquet", paired)
+    with pytest.raises(UserError, match="reads one text a row; got pairs"):
+        score(Rows(source.path, "text", "label"), tmp_path / "out.parquet")
+    with pytest.raises(UserError, match="expected a column 'nothing'") as caught:
+        Rows(source.path, "text", "nothing")
+    assert "--pair NAME" in caught.value.remedy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pyarrow.parquet as pq
 import pytest
 
 from flows.repo.workspace import Workspace
@@ -26,6 +27,16 @@ def test_the_most_confident_mistakes_come_first_with_their_texts(workspace: Work
     assert first[0].confidences == pytest.approx(sure)
     assert len(first[1].text) <= LONGEST + 1
     assert first[1].text.endswith("…")
+
+
+def test_of_pairs_both_texts_are_shown(workspace: Workspace) -> None:
+    folder = workspace.root / "artifacts"
+    for shard in (folder / "validate/test").glob("*.parquet"):
+        table = pq.read_table(shard)
+        pq.write_table(table.append_column("text_pair", [["second"] * len(table)]), shard)
+    found = disagreement(folder / "evaluate/predictions", folder / "validate/test", ("teacher", "lora"), LABELS)
+    assert found is not None
+    assert found.shown["first"][0].text == f"{HOSTILE} ⟷ second"
 
 
 def test_without_predictions_or_texts_there_is_nothing_to_show(workspace: Workspace) -> None:

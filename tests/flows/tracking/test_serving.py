@@ -54,7 +54,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny ONNX model as MLflow keeps it."""
     root = tmp_path_factory.mktemp("served")
     logged: Any = SimpleNamespace(artifact_location=str(root), model_id="m-0123456789abcdef0123456789abcdef")
-    models.save(root / "model", save_tiny_onnx(root / "source"), 12, logged, "0123456789abcdef0123456789abcdef")
+    models.save(
+        root / "model", save_tiny_onnx(root / "source"), 12, ["text"], logged, "0123456789abcdef0123456789abcdef"
+    )
     return root / "model"
 
 

@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from components.errors import UserError
-from components.ml.rows.tokenised import Collator, Source, first_texts, rows_of, tokenise
+from components.ml.rows.tokenised import Collator, Source, first_inputs, rows_of, tokenise
 from components.ml.teaching.pseudo_labels import Selection, Summary
 from components.ml.training.losses import IGNORED
 
@@ -59,15 +59,15 @@ def test_groups_without_rows_are_told(tiny_splits: Path, tokenizer: PreTrainedTo
     assert len(rows) == 60
 
 
-def test_the_first_texts_are_those_there_are(tiny_splits: Path, tmp_path: Path) -> None:
+def test_the_first_inputs_are_those_there_are(tiny_splits: Path, tmp_path: Path) -> None:
     expected = pq.read_table(tiny_splits / "validation")["text"].to_pylist()
-    assert first_texts(tiny_splits / "validation", 3) == expected[:3]
-    assert first_texts(tiny_splits / "validation", 99) == expected
+    assert first_inputs(tiny_splits / "validation", 3) == expected[:3]
+    assert first_inputs(tiny_splits / "validation", 99) == expected
     empty = tmp_path / "validation"
     empty.mkdir()
     pq.write_table(pq.read_table(tiny_splits / "validation").slice(0, 0), empty / "part-00000.parquet")
     with pytest.raises(UserError, match=r"validation has no rows") as caught:
-        first_texts(empty, 3)
+        first_inputs(empty, 3)
     assert "data.validation" in caught.value.remedy
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.ml.rows.inputs import input_key
 from components.ml.teaching import logit_store
-from components.ml.teaching.logit_store import LogitStore, LogitTable, prune, teacher_key, text_key
+from components.ml.teaching.logit_store import LogitStore, LogitTable, prune, teacher_key
 
 CLASSES = 3
-KEYS = [text_key(f"text {index} 好") for index in range(1200)]
+KEYS = [input_key(f"text {index} 好") for index in range(1200)]
 LOGITS = np.random.default_rng(0).normal(size=(1200, CLASSES)).astype(np.float32)
 
 
