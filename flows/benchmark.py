@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.ml.rows.inputs import Input, input_columns, inputs_of
+from components.ml.rows.inputs import Input, encode, input_columns, inputs_of, shown
 from components.params.project import Benchmark
 from components.params.stages import Runtime
 from components.runtime import limit_threads
@@ -62,7 +62,8 @@ def benchmark(
     identity = {
         "content": {name: content for name, (_, content) in models.items()},
         "host": host(runtime),
-        "settings": settings.model_dump() | {"max_length": max_length, "texts": _digest(texts)},
+        "settings": settings.model_dump()
+        | {"throughput_batch": THROUGHPUT_BATCH, "max_length": max_length, "texts": _digest(texts)},
     }
     kept = root / CACHE / f"{_digest(identity)[:16]}.json"
     if kept.exists():
@@ -115,8 +116,8 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Measure in this process, the models in turn, in rounds that start with another model each.
 
-    Latency is the time of one text at a time, throughput that of batches of 32 of similar length; both include
-    tokenisation. Latency percentiles run over all rounds, throughput is the median round's.
+    Latency is the time of one text at a time, throughput that of batches of 32 of similar length, each padded to its
+    longest; both include tokenisation. Latency percentiles run over all rounds, throughput is the median round's.
     """
     import numpy as np
     import torch
@@ -197,10 +198,15 @@ def _latencies(model: Model, texts: list[Input], max_length: int) -> list[float]
 
 def _throughput(model: Model, texts: list[Input], max_length: int) -> float:
     """Texts a second."""
-    from components.ml.models.scoring import predict_logits
+    import torch
 
+    (classifier, tokenizer), options = model, {"truncation": True, "max_length": max_length, "padding": True}
     start = time.perf_counter()
-    predict_logits(*model, texts, max_length=max_length, batch_size=THROUGHPUT_BATCH)
+    by_length = sorted(texts, key=lambda text: len(shown(text)))
+    for first in range(0, len(texts), THROUGHPUT_BATCH):
+        batch = encode(tokenizer, by_length[first : first + THROUGHPUT_BATCH], return_tensors="pt", **options)
+        with torch.inference_mode():
+            classifier(**batch.to(classifier.device)).logits.cpu()
     return len(texts) / (time.perf_counter() - start)
 
 

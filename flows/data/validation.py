@@ -157,7 +157,8 @@ def _run(workspace: Workspace, place: Path) -> list[str]:
 def _read_as(place: Path) -> str:
     data = load_params(place / "params.yaml").data
     files = ", ".join(f"{split} {path}" for split, path in data.files.items())
-    named = f"text '{data.columns.text}' and label '{data.columns.label}'"
+    pair = f", text_pair '{data.columns.text_pair}'" if data.columns.text_pair else ""
+    named = f"text '{data.columns.text}'{pair} and label '{data.columns.label}'"
     return f"params.yaml doesn't name these files yet; they were read as {files}, with the columns {named}."
 
 

@@ -196,7 +196,14 @@ class Predictor:
         self.paired = bool((self._model.model_config or {}).get("paired"))
 
     def __call__(self, inputs: Sequence[Input]) -> tuple[list[str], np.ndarray]:
-        """As `Predict` says."""
+        """As `Predict` says.
+
+        Raises:
+            UserError: it reads pairs and got texts, or the other way round (``model``).
+        """
+        if inputs and isinstance(inputs[0], str) == self.paired:
+            reads, got = ("pairs of texts", "single texts") if self.paired else ("single texts", "pairs of texts")
+            raise UserError(f"The model of {self.name} reads {reads}; got {got}.", "Name another version.", "model")
         with _working(self.name):
             table = self._model.predict(_model_input(inputs), params={"return": "logits"})
             return [str(label) for label in table.columns], table.to_numpy()

@@ -83,9 +83,11 @@ def test_an_attention_that_something_else_looks_into_stays_as_it_is() -> None:
     assert fuse_attention(model) == 0
 
 
-@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert", "electra"])
-def test_encoders_are_exported_with_as_many_as_they_have_layers(architecture: str, tmp_path: Path) -> None:
-    """Through the whole conversion: the logits are the model's own."""
+@pytest.mark.parametrize(
+    ("architecture", "fused"), [("bert", 2), ("roberta", 2), ("distilbert", 2), ("deberta-v2", 0), ("modernbert", 0)]
+)
+def test_encoders_are_exported_with_their_own_logits(architecture: str, fused: int, tmp_path: Path) -> None:
+    """Through the whole conversion; an attention of another form stays as PyTorch wrote it."""
     import onnx
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
@@ -106,7 +108,7 @@ def test_encoders_are_exported_with_as_many_as_they_have_layers(architecture: st
     tokenizer.save_pretrained(tmp_path / "model")
     convert(tmp_path / "model", tmp_path / "onnx", 32)
     nodes = [node.op_type for node in onnx.load(tmp_path / "onnx/model.onnx").graph.node]
-    assert nodes.count("MultiHeadAttention") == 2
+    assert nodes.count("MultiHeadAttention") == fused
     texts = ["good", "这个手机很好", "the phone was awful " * 4]
     expected = predict_logits(*load_classifier(tmp_path / "model"), texts, max_length=32)
     found = predict_logits(*load_onnx(tmp_path / "onnx"), texts, max_length=32)

@@ -13,6 +13,7 @@ import torch
 from mlflow.exceptions import MlflowException
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from components.errors import UserError
 from components.ml.models.scoring import load_classifier, predict_logits
 from flows.tracking import models
 
@@ -68,6 +69,8 @@ def test_a_predictor_knows_that_it_reads_pairs(saved: Path, source: Path) -> Non
     assert labels == ["LABEL_0", "LABEL_1"]
     assert np.allclose(logits, predict_logits(*load_classifier(source), PAIRS, max_length=32), atol=1e-5)
     assert predictor([])[1].shape == (0, 2)
+    with pytest.raises(UserError, match=r"version 3 reads pairs of texts; got single texts"):
+        predictor(["a text"])
 
 
 @pytest.mark.parametrize(
