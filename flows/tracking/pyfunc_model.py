@@ -175,7 +175,8 @@ def _of_table(table: pd.DataFrame, names: list[str]) -> list[Sequence[Any]]:
         return [list(table.iloc[:, place]) for place in range(len(names))]
     if table.empty and not len(table.columns):
         return [[] for _ in names]
-    raise _refused(f"expected one column each of {_listed(names)}; got the columns {_listed(table.columns)}.")
+    wanted = f"one column {_listed(names)}" if len(names) == 1 else f"the columns {_listed(names)}, each once"
+    raise _refused(f"expected {wanted}; got the columns {_listed(table.columns)}.")
 
 
 def _texts(values: Sequence[Any]) -> list[str]:

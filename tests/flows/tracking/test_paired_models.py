@@ -80,7 +80,7 @@ def test_a_predictor_knows_that_it_reads_pairs(saved: Path, source: Path) -> Non
         ([["a", "b"], ["a", "b", "c"]], "expected pairs of texts; number 1"),
         ({"text": ["a"]}, "expected 'text_pair'; got 'text'"),
         ({"text": ["a"], "text_pair": ["b", "c"]}, "expected as many text as text_pair; got 1 and 2"),
-        (pd.DataFrame({"text": ["a"]}), "expected one column each of 'text', 'text_pair'"),
+        (pd.DataFrame({"text": ["a"]}), "expected the columns 'text', 'text_pair', each once"),
         ([{"text": "a"}], "expected texts; number 0, counted from 0, is None"),
         ([["a", 7]], "expected texts; number 0, counted from 0, is 7"),
     ],
