@@ -70,7 +70,9 @@ def _pairs(lines: list[str], pair: str | None) -> list[Input]:
     for number, line in enumerate(lines, 1):
         if line.count("\t") != 1:
             raise UserError(
-                f"Line {number} of standard input: expected two texts with a tab between them.", "", "parameters"
+                f"Line {number} of standard input: expected two texts with a tab between them.",
+                "Put one tab between them, or give the second text of all lines: `--pair TEXT`.",
+                "parameters",
             )
     return [(first, second) for first, second in (line.split("\t") for line in lines)]
 

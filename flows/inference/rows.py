@@ -35,6 +35,12 @@ class Rows:
     pair: str | None = None
 
     def __post_init__(self) -> None:
+        if self.pair == self.column:
+            raise UserError(
+                f"Expected two columns for the texts of pairs; got '{self.column}' for both.",
+                "Name the column of the second texts: `--pair NAME`.",
+                "parameters",
+            )
         for column, option in self.texts.items():
             if column not in self.columns:
                 raise UserError(

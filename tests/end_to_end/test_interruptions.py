@@ -103,7 +103,7 @@ def training(copied: Project) -> Project:
 def test_after_any_kill_the_next_run_resumes_and_ends_in_the_same_bytes(training: Project) -> None:
     known = runs(training)
     steps = [0]
-    for victim in ("components", "flows.cli"):  # the soak kills the others on the toy
+    for victim in ("components", "dvc", "flows.cli"):
         run = start(training)
         wait_for_checkpoint(training, run)
         os.kill(process(training, victim), signal.SIGKILL)

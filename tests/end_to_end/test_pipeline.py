@@ -170,10 +170,8 @@ def test_flow_and_bare_dvc_repro_agree(finished_project: Project, tmp_path: Path
     clone = type(finished_project)(tmp_path / "clone")
     ignored = shutil.ignore_patterns("artifacts", "reports", ".stillhouse", "cache", "tmp", "dvc.lock")
     shutil.copytree(finished_project.root, clone.root, symlinks=True, ignore=ignored)
-    clone.run("dvc", "repro", "--quiet", "control", "finetune")  # what comes after doesn't train
-    expected = finished_project.lock()
-    assert clone.lock() == {stage: expected[stage] for stage in clone.lock()}
-    assert len(clone.lock()) == 6
+    clone.run("dvc", "repro", "--quiet")
+    assert clone.lock() == finished_project.lock()
 
 
 def test_a_failed_gate_stops_the_run_and_earlier_results_stay_restorable(copied: Project) -> None:

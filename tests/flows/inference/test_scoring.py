@@ -292,6 +292,8 @@ def test_a_model_gets_what_it_reads(source: Rows, tmp_path: Path) -> None:
         score(source, tmp_path / "out.parquet", paired)
     with pytest.raises(UserError, match="reads one text a row; got pairs"):
         score(Rows(source.path, "text", "label"), tmp_path / "out.parquet")
+    with pytest.raises(UserError, match="got 'text' for both"):
+        Rows(source.path, "text", "text")
     with pytest.raises(UserError, match="expected a column 'nothing'") as caught:
         Rows(source.path, "text", "nothing")
     assert "--pair NAME" in caught.value.remedy
