@@ -69,8 +69,7 @@ def match(database: duckdb.DuckDBPyConnection, path: Path, labels: Sequence[str]
         UserError: the file can't be read, lacks a column, or has only labels that the model doesn't give (``data``).
     """
     ((paired,),) = database.execute("SELECT coalesce(bool_or(text_pair IS NOT NULL), false) FROM mine").fetchall()
-    name = _read(database, path, paired)
-    key = _PAIR if paired and name == "text" else name
+    name, key = _read(database, path, paired)
     _check_labels(database, path, labels)
     database.execute(
         f"""
@@ -99,8 +98,8 @@ _COUNTS = """
 """
 
 
-def _read(database: duckdb.DuckDBPyConnection, path: Path, paired: bool) -> str:
-    """The table ``late`` of keys and labels as text; the key's name."""
+def _read(database: duckdb.DuckDBPyConnection, path: Path, paired: bool) -> tuple[str, str]:
+    """The table ``late`` of keys and labels as text; the key's name, and the key in SQL."""
     form = _READERS.get(path.suffix.lower())
     if form is None:
         raise unreadable(path, f"expected one of {', '.join(_READERS)}")
@@ -120,7 +119,7 @@ def _read(database: duckdb.DuckDBPyConnection, path: Path, paired: bool) -> str:
         )
     except duckdb.Error as error:
         raise unreadable(path, str(error).splitlines()[0][:300]) from error
-    return name
+    return name, key
 
 
 def unreadable(path: Path, why: str) -> UserError:
