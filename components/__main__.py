@@ -45,6 +45,8 @@ def main(arguments: list[str]) -> int:
             traceback.print_exc()
             return 1
         return _report(name, full)
+    finally:
+        gc.unfreeze()  # DuckDB's bindings take frozen objects for leaks, and print pages about them in the end
     return 0
 
 
