@@ -139,7 +139,8 @@ _VALIDATED = "artifacts/validate"
 _ROWS = {name: f"{_VALIDATED}/{name}" for name in ("train", "unlabelled", "validation", "tasks")}
 _MODELS = {"folders": f"{_VALIDATED}/folders.json"}  # what the folders of data.models hold
 _TEACHER = {"teacher_logits": "artifacts/label", "teacher": "artifacts/teacher/model"}
-_COMMON = {"seed": "seed", "runtime": "runtime", "max_length": "data.max_length"}
+_READING = {"max_length": "data.max_length", "windows": "data.windows"}
+_COMMON = {"seed": "seed", "runtime": "runtime"} | _READING
 
 COMPONENTS: dict[str, Component] = {
     component.name: component
@@ -173,7 +174,7 @@ COMPONENTS: dict[str, Component] = {
             | _MODELS,
             parameters={
                 "runtime": "runtime",
-                "max_length": "data.max_length",
+                **_READING,
                 "models": "data.models",
                 "settings": "label",
             },
@@ -228,7 +229,7 @@ COMPONENTS: dict[str, Component] = {
                 "test": f"{_VALIDATED}/test",
                 "lora": "artifacts/finetune/model",
             },
-            parameters={"runtime": "runtime", "max_length": "data.max_length", "settings": "export"},
+            parameters={"runtime": "runtime", **_READING, "settings": "export"},
         ),
         Component(
             "evaluate",
@@ -245,7 +246,7 @@ COMPONENTS: dict[str, Component] = {
             },
             parameters={
                 "runtime": "runtime",
-                "max_length": "data.max_length",
+                **_READING,
                 "settings": "evaluate",
                 "target_group": "finetune.group",
             },

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from components.ml.models.device import use_device
 from components.ml.rows.tokenised import Splits
+from components.params.data import CUT, Windows
 from components.params.phases import Phase
 from components.params.stages import Runtime, Student
 from components.recipes import Teaching, Training, train_student, without_distillation
@@ -27,6 +28,7 @@ def run(
     order: list[str],
     phases: dict[str, Phase],
     output: Path,
+    windows: Windows = CUT,
     checkpoints: Path | None = None,
     checkpoint_every: int = 0,
 ) -> None:
@@ -38,6 +40,6 @@ def run(
     """
     use_device(runtime.device, runtime.threads)
     splits = Splits(train, unlabelled, validation, tasks)
-    training = Training(splits, seed, runtime, max_length, checkpoints, checkpoint_every)
+    training = Training(splits, seed, runtime, max_length, checkpoints, checkpoint_every, windows)
     sequence = without_distillation([(name, phases[name]) for name in order])
     train_student(training, Teaching(teacher, None, models), student, sequence, output)

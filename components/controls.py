@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
 from components.ml.models.folders import content_of
+from components.params.data import CUT, Windows
 from components.params.stages import Controls, Distill, Finetune, Runtime
 
 if TYPE_CHECKING:  # importing PyTorch takes seconds, and mostly there is nothing to do
@@ -33,6 +34,7 @@ def run(
     finetune: Finetune,
     settings: Controls,
     output: Path,
+    windows: Windows = CUT,
     checkpoints: Path | None = None,
     checkpoint_every: int = 0,
 ) -> None:
@@ -60,7 +62,7 @@ def run(
 
         use_device(runtime.device, runtime.threads)
         splits = Splits(train, unlabelled, validation, tasks)
-        training = Training(splits, seed, runtime, max_length, checkpoints, checkpoint_every)
+        training = Training(splits, seed, runtime, max_length, checkpoints, checkpoint_every, windows)
         teaching = Teaching(teacher, teacher_logits, models)
         if settings.direct_finetune:
             print("the fine-tune without distillation first", flush=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from components.ml.models.device import use_device
 from components.ml.rows.tokenised import Splits
+from components.params.data import CUT, Windows
 from components.params.stages import Distill, Runtime
 from components.recipes import Teaching, Training, train_student
 
@@ -25,6 +26,7 @@ def run(
     models: dict[str, str],
     settings: Distill,
     output: Path,
+    windows: Windows = CUT,
     checkpoints: Path | None = None,
     checkpoint_every: int = 0,
 ) -> None:
@@ -34,6 +36,6 @@ def run(
     """
     use_device(runtime.device, runtime.threads)
     splits = Splits(train, unlabelled, validation, tasks)
-    training = Training(splits, seed, runtime, max_length, checkpoints, checkpoint_every)
+    training = Training(splits, seed, runtime, max_length, checkpoints, checkpoint_every, windows)
     teaching = Teaching(teacher, teacher_logits, models)
     train_student(training, teaching, settings.student, settings.sequence, output, settings)

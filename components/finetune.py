@@ -6,6 +6,7 @@ from pathlib import Path
 
 from components.ml.models.device import use_device
 from components.ml.rows.tokenised import Splits
+from components.params.data import CUT, Windows
 from components.params.stages import Finetune, Runtime
 from components.recipes import Teaching, Training, fine_tune
 
@@ -24,6 +25,7 @@ def run(
     max_length: int,
     settings: Finetune,
     output: Path,
+    windows: Windows = CUT,
     checkpoints: Path | None = None,
     checkpoint_every: int = 0,
 ) -> None:
@@ -35,5 +37,5 @@ def run(
     """
     use_device(runtime.device, runtime.threads)
     splits = Splits(train, unlabelled, validation, tasks)
-    training = Training(splits, seed, runtime, max_length, checkpoints, checkpoint_every)
+    training = Training(splits, seed, runtime, max_length, checkpoints, checkpoint_every, windows)
     fine_tune(training, Teaching(teacher, teacher_logits, {}), settings, student, output)

@@ -87,7 +87,6 @@ def _explain(details: ErrorDetails, path: Path) -> str | None:
 
 
 _BY_KEY: dict[str, dict[str, Any]] = {"trainable": FORMS, "sampling": SHARES}
-TASKS = ("text-classification", "token-classification")
 
 
 def _location(parts: tuple[int | str, ...]) -> list[str]:
@@ -96,9 +95,7 @@ def _location(parts: tuple[int | str, ...]) -> list[str]:
     location: list[str] = []
     for index, part in enumerate(map(str, parts)):
         tag = index > 0 and (
-            (part in FORMS and parts[index - 1] == "trainable")
-            or (part in SHARES and parts[index - 1] == "sampling")
-            or (part in TASKS and "tasks" in map(str, parts[max(index - 2, 0) : index]))
+            (part in FORMS and parts[index - 1] == "trainable") or (part in SHARES and parts[index - 1] == "sampling")
         )
         if not tag and part not in unions and "[" not in part:
             location.append(part)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from components.ml.statistics.metrics import Reliability
+from components.ml.tasks.task import Metric, Task
 
 # Okabe & Ito's palette, safe for colour-blind readers; markers tell the models apart without colour.
 LOOKS = {
@@ -58,21 +59,39 @@ def draw(
     curves: dict[str, Reliability],
     histories: dict[str, list[dict[str, Any]]],
     class_names: Sequence[str],
+    *,
+    task: Task,
 ) -> None:
     """Write confusion.svg, reliability.svg, groups.svg and training.svg into ``folder``; see ``write_tables``."""
+    errors = {name: models[name]["ece"] for name in curves}
     with matplotlib.rc_context(), warnings.catch_warnings():
         # The viewer has the glyphs that the font used for layout lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         figures = {
-            "confusion": confusion_figure(confusions, class_names),
-            "reliability": reliability_figure(curves, {name: model["ece"] for name, model in models.items()}),
-            "groups": groups_figure(models),
-            "training": training_figure(histories),
+            "confusion": confusion_figure(confusions, class_names) if confusions else _none(task, "a confusion matrix"),
+            "reliability": reliability_figure(curves, errors) if curves else _none(task, "a reliability diagram"),
+            "groups": groups_figure(models, task.headline),
+            "training": training_figure(histories, validated(task)),
         }
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+
+
+def validated(task: Task) -> Metric:
+    """What of the validation rows is shown: the headline, or the first metric that phases measure where they don't."""
+    measured = [key for key in task.validated if key != "loss"]
+    key = task.headline.key if task.headline.key in measured or not measured else measured[0]
+    return next((metric for metric in task.metrics if metric.key == key), Metric(key, key.replace("_", " ")))
+
+
+def _none(task: Task, what: str) -> Figure:
+    """In place of a picture that is made of rows with one class each."""
+    words = f"{task.name} has no such picture: {what} takes rows with one class each."
+    figure = Figure(figsize=(_inches([words]), 0.5))
+    figure.text(0.5, 0.5, words, ha="center", va="center", color="#777777")
+    return figure
 
 
 def confusion_figure(confusions: dict[str, np.ndarray], class_names: Sequence[str]) -> Figure:
@@ -123,8 +142,8 @@ def reliability_figure(curves: dict[str, Reliability], errors: dict[str, float])
     return figure
 
 
-def groups_figure(models: dict[str, Any]) -> Figure:
-    """Accuracy with its interval, over all rows and in the largest groups, a point for each model."""
+def groups_figure(models: dict[str, Any], headline: Metric) -> Figure:
+    """The headline with its interval, over all rows and in the largest groups, a point for each model."""
     places = _places(models)
     labels = [f"{shorten(name)} ({rows})" for name, rows, _ in places]
     lines = 1 if len(models) <= LEGEND_WIDTH else 2
@@ -132,8 +151,8 @@ def groups_figure(models: dict[str, Any]) -> Figure:
     figure, (axes,) = _panels(1, *size, left=_inches(labels) + 0.3, bottom=0.55, top=0.2 + 0.2 * lines)
     for shift, name in enumerate(models):
         title, colour, marker = LOOKS[name]
-        values = np.array([scores[name]["accuracy"] for _, _, scores in places])
-        bounds = np.array([scores[name]["accuracy_ci"] for _, _, scores in places])
+        values = np.array([scores[name][headline.key] for _, _, scores in places])
+        bounds = np.array([scores[name][f"{headline.key}_ci"] for _, _, scores in places])
         heights = np.arange(len(places)) + (shift - (len(models) - 1) / 2) * 0.76 / max(len(models), 4)
         # A percentile interval can leave its value out in a very small sample; bars can't have negative lengths.
         bars = np.maximum(np.abs([values - bounds[:, 0], bounds[:, 1] - values]), 0)
@@ -142,22 +161,23 @@ def groups_figure(models: dict[str, Any]) -> Figure:
         axes.axhline(line, color="#E4E4E4", linewidth=0.8)
     axes.set_yticks(range(len(places)), labels)
     axes.set_ylim(len(places) - 0.5, -0.5)
-    axes.xaxis.set_major_formatter(_percent)
+    axes.xaxis.set_major_formatter(ticks(headline))
     axes.grid(True, axis="x")
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("accuracy on the test rows, with its bootstrap interval over documents")
+    axes.set_xlabel(f"{headline.name} on the test rows, with its bootstrap interval over documents")
     columns = -(-len(models) // lines)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, columnspacing=1.2, handletextpad=0.3)
     return figure
 
 
-def training_figure(histories: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Training loss of each model by step, and its accuracy on the validation rows where that was measured."""
+def training_figure(histories: dict[str, list[dict[str, Any]]], measured: Metric) -> Figure:
+    """Training loss of each model by step, and what was measured on the validation rows, where it was."""
+    key = f"eval_{measured.key}"
     figure, panels = _panels(len(histories), 2.3, 1.9, left=0.6, bottom=0.55, gap=0.75)
     for axes, (name, history) in zip(panels, histories.items(), strict=True):
         title, colour, _ = LOOKS[name]
         losses = [(line["step"], line["loss"]) for line in history if "loss" in line]
-        marks = [(line["step"], line["eval_accuracy"]) for line in history if "eval_accuracy" in line]
+        marks = [(line["step"], line[key]) for line in history if key in line]
         axes.set_title(title)
         if not losses:
             axes.text(0.5, 0.5, "not trained here", transform=axes.transAxes, ha="center", color="#777777")
@@ -169,9 +189,9 @@ def training_figure(histories: dict[str, list[dict[str, Any]]]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.grid(True)
         if marks:
-            _validation_marks(axes, marks)
+            _validation_marks(axes, marks, measured)
     panels[0].set_ylabel("training loss")
-    _below(figure, "step (line: training loss; points: accuracy on the validation rows, right-hand scale)")
+    _below(figure, f"step (line: training loss; points: {measured.name} on the validation rows, right-hand scale)")
     return figure
 
 
@@ -210,8 +230,9 @@ def _below(figure: Figure, text: str) -> None:
     figure.text(0.5, 0.1 / figure.get_figheight(), text, ha="center", va="bottom")
 
 
-def _percent(share: float, _: float) -> str:
-    return f"{100 * share:.4g}%"
+def ticks(metric: Metric) -> Callable[[float, float], str]:
+    """How a scale of the metric is written."""
+    return lambda value, _: f"{100 * value:.4g}%" if metric.percent else f"{value:.4g}"
 
 
 def _places(models: dict[str, Any]) -> list[tuple[str, int, dict[str, Any]]]:
@@ -235,12 +256,13 @@ def _annotate(axes: Axes, confusion: np.ndarray, shares: np.ndarray) -> None:
         axes.text(predicted, actual, text, ha="center", va="center", color=colour, fontsize=7 if small else 9)
 
 
-def _validation_marks(axes: Axes, marks: list[tuple[float, float]]) -> None:
+def _validation_marks(axes: Axes, marks: list[tuple[float, float]], measured: Metric) -> None:
     twin = axes.twinx()
     twin.plot(*zip(*marks, strict=True), color="#CC79A7", marker="o", markersize=4, linewidth=0.8, linestyle=":")
-    low = min(accuracy for _, accuracy in marks)
-    twin.set_ylim(max(0.0, low - 0.1), 1.0)
-    twin.yaxis.set_major_formatter(_percent)
+    if measured.percent:
+        low = min(value for _, value in marks)
+        twin.set_ylim(low - 0.1 if low < 0 else max(0.0, low - 0.1), 1.0)
+    twin.yaxis.set_major_formatter(ticks(measured))
     twin.yaxis.set_major_locator(MaxNLocator(4))
     twin.tick_params(colors="#A0527D", labelsize=8)
     twin.spines["right"].set(visible=True, color="#CC79A7")

@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 
+CHINESE_CHARACTER = (
+    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
+)
+"""A regular expression: the blocks that BERT's tokenizer takes apart, too."""
+
 
 class _KeepLettersAndNumbers(dict[int, str | None]):
     """A table for ``str.translate`` that looks every character up in Unicode once."""

@@ -10,11 +10,15 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.ml.rows.inputs import Input, encode, input_columns, inputs_of, shown
+from components.ml.tasks.table import DEFAULT
+from components.ml.tasks.task import Reading, Task
+from components.params.data import CUT, Windows
 from components.params.project import Benchmark
 from components.params.stages import Runtime
 from components.runtime import limit_threads
@@ -37,7 +41,12 @@ Model = tuple["Classifier", "PreTrainedTokenizerBase"]
 
 
 def benchmark(
-    root: Path, models: dict[str, tuple[Path, str]], settings: Benchmark, runtime: Runtime, max_length: int
+    root: Path,
+    models: dict[str, tuple[Path, str]],
+    settings: Benchmark,
+    runtime: Runtime,
+    max_length: int,
+    windows: Windows = CUT,
 ) -> dict[str, Any]:
     """Measure the models, or recall what this machine measured of the same ones, and write reports/benchmark.json.
 
@@ -49,7 +58,8 @@ def benchmark(
         models: each model's folder, absolute or under ``root``, and the hash of its content.
         settings: how many texts to measure on.
         runtime: device and threads.
-        max_length: tokens at which texts are cut.
+        max_length: tokens at which rows are cut, or windows end.
+        windows: how rows are read that are longer.
 
     Returns:
         ``models`` (latency_p50_ms, latency_p95_ms, throughput_per_s of each), ``host`` and ``settings``.
@@ -63,7 +73,8 @@ def benchmark(
         "content": {name: content for name, (_, content) in models.items()},
         "host": host(runtime),
         "settings": settings.model_dump()
-        | {"throughput_batch": THROUGHPUT_BATCH, "max_length": max_length, "texts": _digest(texts)},
+        | {"throughput_batch": THROUGHPUT_BATCH, "max_length": max_length, "texts": _digest(texts)}
+        | ({} if windows.stride is None else {"windows": windows.model_dump()}),
     }
     kept = root / CACHE / f"{_digest(identity)[:16]}.json"
     if kept.exists():
@@ -74,7 +85,7 @@ def benchmark(
 
             check_device(runtime.device)
         folders = {name: str((root / folder).resolve()) for name, (folder, _) in models.items()}
-        result = {"models": _measure_apart(folders, texts, settings, runtime, max_length), **identity}
+        result = {"models": _measure_apart(folders, texts, settings, runtime, max_length, windows), **identity}
         _write(kept, result)
     _write(root / REPORT, result)
     return result
@@ -93,7 +104,7 @@ def host(runtime: Runtime) -> dict[str, Any]:
 
 
 def sample_texts(folder: Path, count: int) -> list[Input]:
-    """At most ``count`` texts or pairs of the rows in ``folder``, evenly spread, so that every source has its share."""
+    """What at most ``count`` rows in ``folder`` give to read, evenly spread, so that every source has its share."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -112,12 +123,13 @@ def sample_texts(folder: Path, count: int) -> list[Input]:
 
 
 def measure(
-    folders: dict[str, str], texts: list[Input], settings: Benchmark, runtime: Runtime, max_length: int
+    folders: dict[str, str], texts: list[Input], settings: Benchmark, runtime: Runtime, reading: Reading
 ) -> dict[str, dict[str, float]]:
     """Measure in this process, the models in turn, in rounds that start with another model each.
 
     Latency is the time of one text at a time, throughput that of batches of 32 of similar length, each padded to its
-    longest; both include tokenisation. Latency percentiles run over all rounds, throughput is the median round's.
+    longest; both include tokenisation. A text may be a question with its context, or words, and be read in several
+    windows: then batches hold those. Latency percentiles run over all rounds, throughput is the median round's.
     """
     import numpy as np
     import torch
@@ -131,15 +143,15 @@ def measure(
     device = torch.device(runtime.device)
     models = {name: load(Path(folder), device) for name, folder in folders.items()}
     for model, tokenizer in models.values():
-        _latencies((model, tokenizer), singles[:WARM_UP_TEXTS], max_length)
-        _throughput((model, tokenizer), many[:THROUGHPUT_BATCH], max_length)
+        _latencies((model, tokenizer), singles[:WARM_UP_TEXTS], reading)
+        _throughput((model, tokenizer), many[:THROUGHPUT_BATCH], reading)
     latencies: dict[str, list[float]] = {name: [] for name in models}
     rates: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(ROUNDS):
         names = list(models)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            latencies[name] += _latencies(models[name], singles, max_length)
-            rates[name].append(_throughput(models[name], many, max_length))
+            latencies[name] += _latencies(models[name], singles, reading)
+            rates[name].append(_throughput(models[name], many, reading))
     return {
         name: {
             "latency_p50_ms": 1000 * float(np.percentile(latencies[name], 50)),
@@ -154,29 +166,49 @@ def main(arguments: list[str]) -> None:
     """Measure and write the result to ``--output``; the command of the measuring process."""
     parser = argparse.ArgumentParser(prog="python -m flows.benchmark", description=__doc__)
     parser.add_argument("--models", type=json.loads, required=True, help="JSON: each model's folder by its name")
-    parser.add_argument("--texts", type=Path, required=True, help="a JSON list of texts, or of pairs")
+    parser.add_argument("--texts", type=Path, required=True, help="a JSON list of texts, pairs or {words: [...]}")
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--settings", type=Benchmark.model_validate_json, default=Benchmark(), help="JSON")
     parser.add_argument("--runtime", type=Runtime.model_validate_json, default=Runtime(), help="JSON")
     parser.add_argument("--max-length", type=int, required=True, help="tokens at which texts are cut")
+    parser.add_argument("--windows", type=Windows.model_validate_json, default=CUT, help="JSON")
     given = parser.parse_args(arguments)
     os.environ["HF_HUB_OFFLINE"] = "1"
     limit_threads(given.runtime.threads)
-    texts = [each if isinstance(each, str) else (each[0], each[1]) for each in json.loads(given.texts.read_bytes())]
-    _write(given.output, measure(given.models, texts, given.settings, given.runtime, given.max_length))
+    texts = [_restored(each) for each in json.loads(given.texts.read_bytes())]
+    reading = given.windows.reading(given.max_length)
+    _write(given.output, measure(given.models, texts, given.settings, given.runtime, reading))
+
+
+def _kept(given: Input) -> Any:
+    """What a model reads of a row, as JSON tells it apart."""
+    return {"words": given} if isinstance(given, list) else given
+
+
+def _restored(kept: Any) -> Input:
+    """The same again."""
+    if isinstance(kept, dict):
+        words: list[str] = kept["words"]
+        return words
+    return kept if isinstance(kept, str) else (kept[0], kept[1])
 
 
 def _measure_apart(
-    folders: dict[str, str], texts: list[Input], settings: Benchmark, runtime: Runtime, max_length: int
+    folders: dict[str, str],
+    texts: list[Input],
+    settings: Benchmark,
+    runtime: Runtime,
+    max_length: int,
+    windows: Windows,
 ) -> dict[str, dict[str, float]]:
     """``measure`` in a fresh process, which the memory and threads of this one don't disturb."""
     with tempfile.TemporaryDirectory(prefix="stillhouse-benchmark-") as scratch:
         given, output = Path(scratch) / "texts.json", Path(scratch) / "result.json"
-        given.write_text(json.dumps(texts), encoding="utf-8")
+        given.write_text(json.dumps([_kept(each) for each in texts]), encoding="utf-8")
         command = [sys.executable, "-m", "flows.benchmark"]
         command += ["--models", json.dumps(folders), "--texts", str(given), "--output", str(output)]
         command += ["--settings", settings.model_dump_json(), "--runtime", runtime.model_dump_json()]
-        command += ["--max-length", str(max_length)]
+        command += ["--max-length", str(max_length), "--windows", windows.model_dump_json()]
         status, tail = Process(command, Path(__file__).resolve().parents[1]).follow(lambda line: None)
         if status:
             raise RuntimeError(f"The benchmark process ended with status {status}:\n" + "\n".join(tail))
@@ -184,30 +216,48 @@ def _measure_apart(
     return measured
 
 
-def _latencies(model: Model, texts: list[Input], max_length: int) -> list[float]:
+def _latencies(model: Model, texts: list[Input], reading: Reading) -> list[float]:
     """Seconds for each text."""
-    from components.ml.models.scoring import predict_logits
+    from components.ml.models.scoring import predict_rows
 
     taken = []
     for text in texts:
         start = time.perf_counter()
-        predict_logits(*model, [text], max_length=max_length, batch_size=1)
+        predict_rows(*model, [text], reading=reading, batch_size=1)
         taken.append(time.perf_counter() - start)
     return taken
 
 
-def _throughput(model: Model, texts: list[Input], max_length: int) -> float:
+def _throughput(model: Model, texts: list[Input], reading: Reading) -> float:
     """Texts a second."""
     import torch
 
-    (classifier, tokenizer), options = model, {"truncation": True, "max_length": max_length, "padding": True}
+    from components.ml.models.task_models import task_of
+
+    (classifier, tokenizer), task = model, task_of(model[0])
+    cut = task.name == DEFAULT and reading.stride is None
     start = time.perf_counter()
+    for batch in _texts_in_batches(tokenizer, texts, reading) if cut else _in_batches(task, tokenizer, texts, reading):
+        with torch.inference_mode():
+            task.logits(classifier(**batch.to(classifier.device))).cpu()
+    return len(texts) / (time.perf_counter() - start)
+
+
+def _texts_in_batches(tokenizer: PreTrainedTokenizerBase, texts: list[Input], reading: Reading) -> Iterator[Any]:
+    """Batches of texts or pairs of similar length; the tokenizer cuts and pads them in one call."""
+    options: dict[str, Any] = {"truncation": True, "max_length": reading.max_length, "padding": True}
     by_length = sorted(texts, key=lambda text: len(shown(text)))
     for first in range(0, len(texts), THROUGHPUT_BATCH):
-        batch = encode(tokenizer, by_length[first : first + THROUGHPUT_BATCH], return_tensors="pt", **options)
-        with torch.inference_mode():
-            classifier(**batch.to(classifier.device)).logits.cpu()
-    return len(texts) / (time.perf_counter() - start)
+        yield encode(tokenizer, by_length[first : first + THROUGHPUT_BATCH], return_tensors="pt", **options)
+
+
+def _in_batches(task: Task, tokenizer: PreTrainedTokenizerBase, texts: list[Input], reading: Reading) -> Iterator[Any]:
+    """Batches of windows of similar length, whatever the task."""
+    windows = [window for row in task.windows(tokenizer, texts, reading) for window in row]
+    windows.sort(key=lambda window: len(window.features["input_ids"]))
+    for first in range(0, len(windows), THROUGHPUT_BATCH):
+        features = [dict(window.features) for window in windows[first : first + THROUGHPUT_BATCH]]
+        yield tokenizer.pad(features, padding=True, return_tensors="pt")
 
 
 def _spread(texts: list[Input], count: int) -> list[Input]:

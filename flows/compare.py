@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from components.errors import UserError
+from components.ml.tasks.table import DEFAULT
+from components.ml.tasks.task import Metric
 from flows import markup
 from flows.models import contents
+from flows.tracking.headline import beside, capital, change, headline_of, number, span, task_of, unit
 
 METRICS = Path("artifacts/evaluate/metrics.json")
 BENCHMARK = Path("reports/benchmark.json")
@@ -38,6 +42,7 @@ METHODS = {
 FINE_TUNING = "fine-tuning"
 """The method where the last phase of ``finetune`` trains no adapters."""
 NAMED_LEFT_OUT = 6
+HEADER_WIDTH = 14
 SPEED = ("latency_p50_ms", "latency_p95_ms", "throughput_per_s")
 DASH = "-"
 
@@ -132,20 +137,20 @@ def markdown(comparison: dict[str, Any]) -> str:
 
 def verdicts(comparison: dict[str, Any]) -> list[str]:
     """What the numbers say, in sentences: what the student keeps, what distillation gained, what tuning it gained."""
-    models, gains, group = comparison["models"], comparison["gains"], comparison["target_group"]
-    teacher, student = models["teacher"], models["student"]
-    share = f"{student['accuracy'] / teacher['accuracy']:.1%}" if teacher["accuracy"] else DASH
+    models, gains, headline = comparison["models"], comparison["gains"], headline_of(comparison)
+    score, teachers = (models[name][headline.key] for name in ("student", "teacher"))
+    share = f"{score / teachers:.1%}" if teachers > 0 else DASH
     sentences = [
-        f"The student keeps {share} of the teacher's accuracy ({_percent(student['accuracy'])} against "
-        f"{_percent(teacher['accuracy'])}){_cheaper(student['ratios'])}."
+        f"The student keeps {share} of the teacher's {headline.name} ({number(headline, score)} against "
+        f"{number(headline, teachers)}){_cheaper(models['student']['ratios'])}."
     ]
-    confidence = _confidence(comparison)
-    sentences.append(f"Distillation, against the same student without it: {_gain(gains['distillation'], confidence)}.")
+    told = _gain(gains["distillation"], comparison)
+    sentences.append(f"Distillation, against the same student without it: {told}.")
     method = comparison["method"]
-    sentences += _of_the_tuned(f"{_capital(method)} on {{}}: {{}}.", gains["lora"], group, confidence)
+    sentences += _of_the_tuned(f"{capital(method)} on {{}}: {{}}.", gains["lora"], comparison)
     if "distillation_before_lora" in gains:
         told = f"Distillation before {method}, against {method} alone, on {{}}: {{}}."
-        sentences += _of_the_tuned(told, gains["distillation_before_lora"], group, confidence)
+        sentences += _of_the_tuned(told, gains["distillation_before_lora"], comparison)
     return sentences
 
 
@@ -155,16 +160,12 @@ def titles(comparison: dict[str, Any]) -> dict[str, str]:
     return {name: TITLES[name].format(tuned) for name in comparison["models"]}
 
 
-def _capital(words: str) -> str:
-    return words[0].upper() + words[1:]
-
-
-def _of_the_tuned(sentence: str, gain: dict[str, Any], group: str, confidence: str) -> list[str]:
+def _of_the_tuned(sentence: str, gain: dict[str, Any], comparison: dict[str, Any]) -> list[str]:
     """A gain on the target group, and on all rows; once where that is the same."""
-    said = [sentence.format("all rows", _gain(gain, confidence))]
+    group, said = comparison["target_group"], [sentence.format("all rows", _gain(gain, comparison))]
     if group == "all":
         return said
-    told = _gain(gain["target"], confidence) if "target" in gain else "no test rows of that group"
+    told = _gain(gain["target"], comparison) if "target" in gain else "no test rows of that group"
     return [sentence.format(group, told), *said]
 
 
@@ -192,8 +193,9 @@ def _ratios(model: dict[str, Any], teacher: dict[str, Any]) -> dict[str, float |
 
 
 def _columns(comparison: dict[str, Any]) -> list[Column]:
-    """All columns; groups stand beside the accuracy, the target group being the one to keep longest."""
+    """All columns; groups stand beside the headline, the target group being the one to keep longest."""
     models, target = comparison["models"], comparison["target_group"]
+    headline = headline_of(comparison)
 
     def column(header: str, need: int, cell: Callable[[dict[str, Any]], str]) -> Column:
         return Column(header, [cell(model) for model in models.values()], need)
@@ -201,10 +203,13 @@ def _columns(comparison: dict[str, Any]) -> list[Column]:
     groups = list(models["teacher"]["groups"])
     return [
         Column("model", list(titles(comparison).values()), 10),
-        column("accuracy", 9, lambda model: f"{_percent(model['accuracy'])}\n{_range(model['accuracy_ci'])}"),
-        column("F1", 3, lambda model: _percent(model["macro_f1"])),
+        column(_header(headline.name), 9, lambda model: _with_interval(model, headline)),
         *(
-            column(group, 7 if group == target else 5, lambda model, group=group: _group(model, group))  # type: ignore[misc]
+            column(header, 3 if place < 2 else 1, lambda model, metric=metric: _score(model, metric))  # type: ignore[misc]
+            for place, (header, metric) in enumerate(_beside(comparison))
+        ),
+        *(
+            column(group, 7 if group == target else 5, lambda model, group=group: _group(model, group, headline))  # type: ignore[misc]
             for group in groups
         ),
         column("agree", 2, lambda model: _percent(model["agreement_with_teacher"])),
@@ -219,14 +224,31 @@ def _columns(comparison: dict[str, Any]) -> list[Column]:
     ]
 
 
+def _beside(comparison: dict[str, Any]) -> list[tuple[str, Metric]]:
+    """The other metrics of the task that were measured, with their headers."""
+    found = [
+        metric
+        for metric in beside(task_of(comparison))
+        if any(metric.key in model for model in comparison["models"].values())
+    ]
+    named = {"macro_f1": "F1"} if task_of(comparison).name == DEFAULT else {}
+    return [(named.get(metric.key, _header(metric.name)), metric) for metric in found]
+
+
+def _header(name: str) -> str:
+    """A metric's name in lines that aren't much wider than its numbers."""
+    return "\n".join(textwrap.wrap(name, HEADER_WIDTH, break_long_words=False))
+
+
 def _fitting(columns: list[Column], width: int) -> tuple[list[Column], list[str]]:
     """The columns that fit, and the headers of those that had to go."""
-    kept, gone = list(columns), []
+    kept: list[Column] = list(columns)
+    gone: list[Column] = []
     while len(kept) > 1 and sum(column.width + 2 for column in kept) > width + 2:
         least = min(reversed(kept), key=lambda column: column.need)
         kept.remove(least)
-        gone.append(least.header)
-    return kept, [column.header for column in columns if column.header in gone]
+        gone.append(least)
+    return kept, [column.header.replace("\n", " ") for column in columns if column in gone]
 
 
 def _markdown_row(cells: Iterable[str]) -> str:
@@ -235,10 +257,18 @@ def _markdown_row(cells: Iterable[str]) -> str:
 
 
 def _caption(comparison: dict[str, Any]) -> str:
+    rows, documents = comparison["rows"], comparison["documents"]
     return (
-        f"{comparison['rows']} test rows from {comparison['documents']} documents. Scores in %, with "
+        f"{rows} test rows from {documents} documents. Scores in %{as_measured(comparison)}, with "
         f"{_confidence(comparison)} intervals; x: times smaller or faster than the teacher."
     )
+
+
+def as_measured(comparison: dict[str, Any]) -> str:
+    """The metrics that aren't shares."""
+    metrics = [headline_of(comparison), *(metric for _, metric in _beside(comparison))]
+    others = [metric.name for metric in metrics if not metric.percent]
+    return f" ({' and '.join(others)} as measured)" if others else ""
 
 
 def _confidence(comparison: dict[str, Any]) -> str:
@@ -255,15 +285,15 @@ def _cheaper(ratios: dict[str, float | None]) -> str:
     return ", at " + " and ".join(parts) if parts else ""
 
 
-def _gain(gain: dict[str, Any], confidence: str) -> str:
+def _gain(gain: dict[str, Any], comparison: dict[str, Any]) -> str:
     """What was gained or lost, or that nothing was for all that is known; and over how much that was measured."""
-    low, high = gain["ci"]
-    interval = f"{confidence} interval {100 * low:+.1f} to {100 * high:+.1f}"
+    headline, (low, high) = headline_of(comparison), gain["ci"]
+    interval = f"{_confidence(comparison)} interval {change(headline, low)} to {change(headline, high)}"
     said = "a clear gain" if low > 0 else "a clear loss" if high < 0 else "no clear gain"
     if said == "no clear gain":
         interval = f"the {interval} includes 0"
     over = f"over {_seeds(gain)} and {_count(gain['documents'], 'test document')}"
-    return f"{said}, {100 * gain['accuracy']:+.1f} points of accuracy ({interval}; {over})"
+    return f"{said}, {change(headline, gain[headline.key])} {unit(headline)} ({interval}; {over})"
 
 
 def _seeds(gain: dict[str, Any]) -> str:
@@ -275,16 +305,22 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
-def _group(model: dict[str, Any], group: str) -> str:
-    return _percent(model["groups"][group]["accuracy"]) if group in model["groups"] else DASH
+def _group(model: dict[str, Any], group: str, headline: Metric) -> str:
+    return _score(model["groups"][group], headline) if group in model["groups"] else DASH
+
+
+def _score(scores: dict[str, Any], metric: Metric) -> str:
+    return DASH if scores.get(metric.key) is None else number(metric, scores[metric.key])
+
+
+def _with_interval(model: dict[str, Any], metric: Metric) -> str:
+    bounds = model.get(f"{metric.key}_ci")
+    # A hyphen would read as a sign where a bound is below 0.
+    return f"{_score(model, metric)}\n{span(metric, bounds, '-' if not bounds or bounds[0] >= 0 else ' to ')}"
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
-
-
-def _range(bounds: list[float]) -> str:
-    return f"{100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}"
 
 
 def _millions(parameters: int) -> str:

@@ -43,6 +43,7 @@ from flows.runs.display import Display
 from flows.runs.options import RunOptions
 from flows.runs.stopping import Stopped
 from flows.tracking.champions import CHAMPION, Champions, Version
+from flows.tracking.headline import task_of
 from flows.tracking.record import (
     CANDIDATES,
     FLOAT_TOLERANCE,
@@ -145,7 +146,7 @@ def _restore_gate_report(root: Path) -> Effect:
 def _benchmark(workspace: Workspace, params: Params) -> Effect:
     hashes = contents(workspace.root)
     measured = {model.name: (model.folder, hashes[model.name]) for model in evaluated(workspace.root)}
-    benchmark(workspace.root, measured, params.benchmark, params.runtime, params.data.max_length)
+    benchmark(workspace.root, measured, params.benchmark, params.runtime, params.data.max_length, params.data.windows)
     return Effect(str(compare.BENCHMARK), str(compare.BENCHMARK))
 
 
@@ -271,6 +272,7 @@ def pipeline_record(workspace: Workspace, params: Params, registers: bool = True
         data_hash=workspace.data_hash() or "none",
         rows=metrics["rows"],
         max_length=params.data.max_length,
+        windows=params.data.windows,
         params=flat(params.model_dump(by_alias=True)),
         versions=versions,
         models=records,
@@ -286,6 +288,7 @@ def pipeline_record(workspace: Workspace, params: Params, registers: bool = True
             "params.yaml": root / "params.yaml",
         },
         registered_model=params.publish.registered_model,
+        task=task_of(metrics).name,
         **({} if registers else {"candidates": ()}),
     )
 

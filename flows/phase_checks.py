@@ -10,12 +10,12 @@ from pathlib import Path
 from components.errors import UserError
 from components.ml.models.folders import count_layers
 from components.ml.models.layers import choose_layers, map_layers, one_layer
+from components.ml.tasks.table import TASKS
+from components.params.data import TARGET
 from components.params.phases import Distillation, Phase, Phases, Terms
 from components.params.project import Params
 from components.params.trainable import LastLayers, Prompts
 
-METRICS = ("loss", "accuracy", "macro_f1")
-"""What a task is validated by."""
 _DEPTHS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "encoder_layers")
 
 
@@ -137,7 +137,7 @@ def _metrics(params: Params) -> Iterator[UserError]:
     for key, phase in _running(params):
         if phase.early_stopping is None:
             continue
-        known, metric = _measured(phase), phase.early_stopping.metric
+        known, metric = _measured(params, phase), phase.early_stopping.metric
         if metric not in known:
             near = difflib.get_close_matches(metric, known, n=1)
             guess = f" Did you mean '{near[0]}'?" if near else ""
@@ -148,20 +148,32 @@ def _metrics(params: Params) -> Iterator[UserError]:
             )
 
 
-def _measured(phase: Phase) -> list[str]:
-    """The metrics of a phase: those of its first task have no prefix."""
+def _measured(params: Params, phase: Phase) -> list[str]:
+    """The metrics of a phase: those of its first task have no prefix, means are of what all its tasks measure."""
     if phase.objective == "mlm":
         return ["loss", "perplexity"]
-    others = phase.tasks[1:]
-    prefixes = ["", *(f"{task}/" for task in others), *(["mean/"] if others else [])]
-    return [prefix + metric for prefix in prefixes for metric in METRICS]
+    first, *others = [params.data.kind if name == TARGET else params.data.tasks[name].kind for name in phase.tasks]
+    named = zip(phase.tasks[1:], others, strict=True)
+    shared = [metric for metric in first.validated if all(metric in task.validated for task in others)]
+    return [
+        *first.validated,
+        *(f"{name}/{metric}" for name, task in named for metric in task.validated),
+        *(f"mean/{metric}" for metric in shared if others),
+    ]
 
 
 def _class_weights(params: Params) -> Iterator[UserError]:
     labels = params.data.labels
     for key, phase in _running(params):
         weights = phase.class_weights
-        if labels is not None and isinstance(weights, dict) and set(weights) != set(labels):
+        if weights is not None and not params.data.kind.takes_class_weights:
+            known = ", ".join(name for name, task in TASKS.items() if task.takes_class_weights)
+            yield UserError(
+                f"{key}.class_weights: the loss of {params.data.task} has no weights of classes, got {weights}.",
+                f"Set it to null; weights are for {known}.",
+                "parameters",
+            )
+        elif labels is not None and isinstance(weights, dict) and set(weights) != set(labels):
             yield UserError(
                 f"{key}.class_weights: expected a weight for each of data.labels ({', '.join(labels)}), "
                 f"got {', '.join(weights) or 'none'}.",

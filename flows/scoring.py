@@ -25,7 +25,7 @@ from flows.repo.workspace import Workspace
 def scoring(
     source: str,
     target: str,
-    column: str = "text",
+    column: str | None = None,
     pair: str | None = None,
     model: str | None = None,
     probabilities: bool = False,
@@ -38,8 +38,8 @@ def scoring(
     Args:
         source: Parquet, CSV, TSV or JSON lines; relative to the project.
         target: the Parquet file to write.
-        column: the column of the texts.
-        pair: of pairs, the column of the second texts.
+        column: the column of the texts, words or questions; none: what the model's task calls it.
+        pair: of pairs, the column of the second texts; of questions, that of their contexts.
         model: a version or an alias; none: the champion, or before there is one the candidate.
         probabilities: a column for each label as well.
         log: log the rows for the flow `monitoring`.
@@ -69,11 +69,13 @@ def _say(done: int) -> None:
 
 
 def _shares(path: Path) -> dict[str, int]:
-    """How many rows have each label."""
+    """How many rows have each label, where a row has one."""
     import pyarrow.parquet as pq
 
     found: Counter[str] = Counter()
     with pq.ParquetFile(path) as opened:
+        if files.LABEL not in opened.schema_arrow.names:
+            return {}
         for batch in opened.iter_batches(columns=[files.LABEL]):
             found.update({entry["values"]: entry["counts"] for entry in batch[files.LABEL].value_counts().to_pylist()})
     return dict(found.most_common())
@@ -82,5 +84,5 @@ def _shares(path: Path) -> dict[str, int]:
 def _markdown(told: str, target: str, labels: dict[str, int]) -> str:
     total = sum(labels.values())
     lines = [f"| {markdown(label)} | {count:,} | {count / total:.1%} |" for label, count in labels.items()]
-    head = [markdown(told), "", markdown(target), "", "| label | rows | share |", "|---|---|---|"]
-    return "\n".join([*head, *lines])
+    table = ["", "| label | rows | share |", "|---|---|---|", *lines] if lines else []
+    return "\n".join([markdown(told), "", markdown(target), *table])

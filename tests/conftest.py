@@ -159,7 +159,7 @@ def write_tasks(folder: Path, texts: list[str]) -> None:
         tags = pa.array([[int(word in ("good", "bad")) for word in line] for line in words], pa.list_(pa.int32()))
         tables = {
             "topics": pa.table({"row": rows, "text": part, "label": topics}),
-            "entities": pa.table({"row": rows, "tokens": pa.array(words, pa.list_(pa.string())), "tags": tags}),
+            "entities": pa.table({"row": rows, "tokens": pa.array(words, pa.list_(pa.string())), "label": tags}),
         }
         for name, table in tables.items():
             (folder / name / split).mkdir(parents=True)

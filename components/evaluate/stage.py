@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from components.evaluate.scoring import Rows, Scored, common_classes, read_rows, score
+from components.evaluate.scoring import Rows, Scored, Values, common_classes, read_rows, score
 from components.evaluate.summary import reliability, summarise
 from components.evaluate.tables import read_history, write_tables
 from components.ml.models.device import use_device
 from components.ml.statistics.metrics import confusion_matrix
+from components.params.data import CUT, Windows
 from components.params.stages import Evaluate, Runtime
 from components.plots import draw
 
@@ -39,6 +38,7 @@ def run(
     settings: Evaluate,
     target_group: str,
     output: Path,
+    windows: Windows = CUT,
 ) -> None:
     """Write metrics.json, predictions/MODEL.parquet, predictions/seeds/SEED/MODEL.parquet and plots/ under ``output``.
 
@@ -55,10 +55,12 @@ def run(
     }
     use_device(runtime.device, runtime.threads)
     rows = read_rows(test)
-    score_one = partial(score, test, runtime=runtime, max_length=max_length, batch_size=settings.batch_size)
+    score_one = partial(
+        score, test, runtime=runtime, reading=windows.reading(max_length), batch_size=settings.batch_size
+    )
     scored = _score_all(stages, score_one, output / "predictions")
-    class_names = common_classes(scored, rows.labels)
-    by_seed = _by_seed(scored, controls, rows.labels, score_one, output / "predictions/seeds")
+    class_names = common_classes(scored, rows)
+    by_seed = _by_seed(scored, controls, rows, score_one, output / "predictions/seeds")
     metrics = summarise(rows, scored, by_seed, settings, target_group)
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
     (output / "metrics.json").write_text(text + "\n", encoding="utf-8")
@@ -79,20 +81,20 @@ def _score_all(
 def _by_seed(
     scored: dict[str, Scored],
     controls: Path,
-    labels: np.ndarray,
+    rows: Rows,
     score_one: Callable[[Path, Path], Scored],
     predictions: Path,
-) -> dict[int, dict[str, np.ndarray]]:
-    """What the models of each seed predicted right, the main seed's first; of the others that alone is kept."""
+) -> dict[int, dict[str, Values]]:
+    """The predictions of the models of each seed, the main seed's first; of the others these alone are kept."""
     ran = json.loads((controls / "controls.json").read_text(encoding="utf-8"))
     models = {name: model for name, model in scored.items() if name in OF_A_SEED}
-    found = {ran["seed"]: {name: model.predictions == labels for name, model in models.items()}}
+    found = {ran["seed"]: {name: model.predictions for name, model in models.items()}}
     for seed in ran["seeds"]:
         folder = controls / "seeds" / str(seed)
         of_seed = f" of seed {seed}"
         again = _score_all({name: folder / name for name in models}, score_one, predictions / str(seed), of_seed)
-        common_classes(scored | {f"{name}{of_seed}": model for name, model in again.items()}, labels)
-        found[seed] = {name: model.predictions == labels for name, model in again.items()}
+        common_classes(scored | {f"{name}{of_seed}": model for name, model in again.items()}, rows)
+        found[seed] = {name: model.predictions for name, model in again.items()}
     return found
 
 
@@ -105,10 +107,12 @@ def _write_plots(
     class_names: list[str],
     bins: int,
 ) -> None:
+    task = next(iter(scored.values())).task
+    classified = list(scored) if task.classes_per_row else []
     confusions = {
-        name: confusion_matrix(rows.labels, model.predictions, len(class_names)) for name, model in scored.items()
+        name: confusion_matrix(rows.targets, scored[name].predictions, len(class_names)) for name in classified
     }
-    curves = {name: reliability(name, scored, rows.labels, bins) for name in scored}
+    curves = {name: reliability(name, scored, rows, bins) for name in classified}
     histories = {name: read_history(stage) for name, stage in stages.items()}
-    write_tables(folder, models, confusions, curves, histories, class_names)
-    draw(folder, models, confusions, curves, histories, class_names)
+    write_tables(folder, models, confusions, curves, histories, class_names, task=task)
+    draw(folder, models, confusions, curves, histories, class_names, task=task)

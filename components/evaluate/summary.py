@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluate.gains import Right, gains
+from components.evaluate.gains import Predictions, gains
 from components.evaluate.scoring import Rows, Scored
 from components.ml.statistics import bootstrap, metrics
 from components.params.stages import Bootstrap, Evaluate
@@ -22,45 +22,55 @@ DIFFERENCES = (
 )
 
 
+INTERVALS = 2
+"""The first metrics of a task have an interval, as far as they follow from sums over rows."""
+
+
 class Sample:
     """Some of the test rows, every model's predictions on them, and the bootstrap over their documents."""
 
     def __init__(self, rows: Rows, scored: dict[str, Scored], chosen: np.ndarray, settings: Bootstrap) -> None:
-        self.labels = rows.labels[chosen]
+        first = next(iter(scored.values()))
+        self.task, self.names, self.confidence = first.task, first.class_names, settings.confidence
+        self.targets = rows.targets[chosen]
         self.predictions = {name: model.predictions[chosen] for name, model in scored.items()}
-        self.classes = len(next(iter(scored.values())).class_names)
-        stacked = np.stack(list(self.predictions.values()))
-        counts = bootstrap.count_documents(rows.documents[chosen], self.labels, stacked, self.classes)
-        self.documents = counts.documents
-        self.confidence = settings.confidence
-        draws = bootstrap.resample(counts, settings.resamples, settings.seed)
-        self.accuracy = dict(zip(self.predictions, draws.accuracy, strict=True))
-        self.macro_f1 = dict(zip(self.predictions, draws.macro_f1, strict=True))
+        self.logits = {name: None if model.logits is None else model.logits[chosen] for name, model in scored.items()}
+        documents = rows.documents[chosen]
+        self.rows, self.documents = len(documents), len(np.unique(documents))
+        counts = {
+            name: self.task.counts(self.targets, predicted, self.names) for name, predicted in self.predictions.items()
+        }
+        self.values = {
+            name: self.task.scores(np.asarray(each.sum(axis=0)), self.names) for name, each in counts.items()
+        }
+        leading = [metric for metric in self.task.metrics[:INTERVALS] if metric.key in next(iter(self.values.values()))]
+        self.lowest = {metric.key: metric.lowest for metric in leading}
+        blocks = [
+            self.task.scores(sums, self.names)
+            for sums in bootstrap.resample_sums(documents, list(counts.values()), settings.resamples, settings.seed)
+        ]
+        self.draws = {
+            key: dict(zip(counts, np.concatenate([block[key] for block in blocks], axis=1), strict=True))
+            for key in self.lowest
+        }
 
     def scores(self, name: str) -> dict[str, Any]:
-        """Accuracy and macro scores of a model, with their intervals; ``f1`` is that of the second of two classes."""
-        confusion = self.confusion(name)
-        macro = metrics.macro_scores_of(confusion)
-        return {
-            "accuracy": metrics.accuracy(self.labels, self.predictions[name]),
-            "macro_precision": float(macro.precision),
-            "macro_recall": float(macro.recall),
-            "macro_f1": float(macro.f1),
-            **({"f1": metrics.binary_f1(confusion)} if self.classes == 2 else {}),
-            "mcc": metrics.matthews_correlation(confusion),
-            "accuracy_ci": self._interval(self.accuracy[name], lowest=0.0),
-            "macro_f1_ci": self._interval(self.macro_f1[name], lowest=0.0),
+        """Every metric of the task, with the intervals of the first ones."""
+        found = {key: float(value) for key, value in self.values[name].items()}
+        logits = self.logits[name]
+        found |= self.task.beside(self.targets, self.predictions[name], () if logits is None else logits, self.names)
+        ordered = [metric.key for metric in self.task.metrics if metric.key in found]
+        told = {key: found[key] for key in [*ordered, *(key for key in found if key not in ordered)]}
+        return told | {
+            f"{key}_ci": self._interval(self.draws[key][name], lowest) for key, lowest in self.lowest.items()
         }
 
     def difference(self, name: str, other: str) -> dict[str, Any]:
-        """Accuracy of a model less that of another on the same rows, with the interval of the paired difference."""
-        here, there = (metrics.accuracy(self.labels, self.predictions[model]) for model in (name, other))
-        draws = self.accuracy[name] - self.accuracy[other]
-        return {"accuracy": here - there, "ci": self._interval(draws, lowest=-1.0)}
-
-    def confusion(self, name: str) -> np.ndarray:
-        """A model's confusion matrix on these rows."""
-        return metrics.confusion_matrix(self.labels, self.predictions[name], self.classes)
+        """The headline metric of a model less that of another on the same rows, with the paired interval."""
+        key = self.task.headline.key
+        draws = self.draws[key][name] - self.draws[key][other]
+        here, there = (float(self.values[model][key]) for model in (name, other))
+        return {key: here - there, "ci": self._interval(draws, lowest=-1.0)}
 
     def _interval(self, draws: np.ndarray, lowest: float) -> list[float]:
         # One document says nothing about other documents: every draw would be the same, and look certain.
@@ -70,23 +80,27 @@ class Sample:
 
 
 def summarise(
-    rows: Rows, scored: dict[str, Scored], by_seed: Mapping[int, Right], settings: Evaluate, target_group: str
+    rows: Rows, scored: dict[str, Scored], by_seed: Mapping[int, Predictions], settings: Evaluate, target_group: str
 ) -> dict[str, Any]:
     """All of metrics.json.
 
     Args:
         rows: the test rows.
         scored: the models that are compared one by one.
-        by_seed: what the students and fine-tunes of each seed got right, the first seed's being those of ``scored``.
+        by_seed: the predictions of the students and fine-tunes of each seed, the first seed's being those of
+            ``scored``.
         settings: of the bootstrap and the calibration.
         target_group: the group of the fine-tune, or ``all``.
     """
-    everything = Sample(rows, scored, np.ones(len(rows.labels), dtype=bool), settings.bootstrap)
+    everything = Sample(rows, scored, np.ones(len(rows), dtype=bool), settings.bootstrap)
     groups = {
         name: Sample(rows, scored, rows.groups == code, settings.bootstrap)
         for code, name in enumerate(rows.group_names)
     }
+    task = everything.task
     return {
+        "task": task.name,
+        "headline": task.headline.key,
         "models": {name: _model(name, scored, everything, groups, settings) for name in scored},
         "differences": {
             f"{name} - {other}": everything.difference(name, other)
@@ -94,31 +108,35 @@ def summarise(
             for name, other in DIFFERENCES
             if name in scored
         },
-        "gains": gains(rows, by_seed, settings.bootstrap, target_group),
-        "rows": len(rows.labels),
+        "gains": gains(rows, task, everything.names, by_seed, settings.bootstrap, target_group),
+        "rows": len(rows),
         "documents": everything.documents,
         "target_group": target_group,
         "confidence": settings.bootstrap.confidence,
     }
 
 
-def reliability(name: str, scored: dict[str, Scored], labels: np.ndarray, bins: int) -> metrics.Reliability:
-    """How a model's confidence compares with its accuracy."""
+def reliability(name: str, scored: dict[str, Scored], rows: Rows, bins: int) -> metrics.Reliability:
+    """How a model's confidence compares with its accuracy, where a row has one class."""
     model = scored[name]
-    return metrics.reliability_curve(model.confidence, model.predictions == labels, bins)
+    assert model.confidence is not None
+    return metrics.reliability_curve(model.confidence, model.predictions == rows.targets, bins)
 
 
 def _model(
     name: str, scored: dict[str, Scored], everything: Sample, groups: dict[str, Sample], settings: Evaluate
 ) -> dict[str, Any]:
-    curve = reliability(name, scored, everything.labels, settings.calibration_bins)
-    return everything.scores(name) | {
-        "agreement_with_teacher": metrics.agreement(everything.predictions[name], everything.predictions["teacher"]),
-        "ece": metrics.expected_calibration_error(curve),
+    task, model, confidence = everything.task, everything.predictions[name], scored[name].confidence
+    found = everything.scores(name)
+    found["agreement_with_teacher"] = task.agreement(model, everything.predictions["teacher"])
+    if task.classes_per_row and confidence is not None:
+        curve = metrics.reliability_curve(confidence, model == everything.targets, settings.calibration_bins)
+        found["ece"] = metrics.expected_calibration_error(curve)
+    return found | {
         "parameters": scored[name].parameters,
         "megabytes": scored[name].megabytes,
         "groups": {
-            group: sample.scores(name) | {"rows": len(sample.labels), "documents": sample.documents}
+            group: sample.scores(name) | {"rows": sample.rows, "documents": sample.documents}
             for group, sample in groups.items()
         },
     }

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from components.ml.statistics.metrics import Reliability
+from components.ml.tasks.task import Task
+from components.plots import validated
 
 # dvc's confusion template counts lines in the browser; more lines than this would only make the page slow.
 CONFUSION_LINES = 20_000
@@ -33,6 +35,8 @@ def write_tables(
     curves: dict[str, Reliability],
     histories: dict[str, list[dict[str, Any]]],
     class_names: Sequence[str],
+    *,
+    task: Task,
 ) -> None:
     """Write groups.csv, and under confusion/, reliability/, training/ and validation/ one MODEL.csv each.
 
@@ -41,22 +45,25 @@ def write_tables(
     Args:
         folder: where to.
         models: the ``models`` part of metrics.json.
-        confusions: a matrix of shape (classes, classes) for each model, actual by predicted.
-        curves: a reliability curve for each model.
+        confusions: a matrix of shape (classes, classes) for each model, actual by predicted; none where rows have no
+            one class.
+        curves: a reliability curve for each model; likewise.
         histories: the lines of each model's history.
         class_names: names of the classes, in order.
+        task: whose headline is told of each group.
     """
-    _write(folder / "groups.csv", ("model", "group", "accuracy", "low", "high", "rows"), _group_lines(models))
+    key, measured = task.headline.key, validated(task).key
+    _write(folder / "groups.csv", ("model", "group", key, "low", "high", "rows"), _group_lines(models, key))
     for name in dict.fromkeys([*models, *OPTIONAL]):
-        there, history = name in models, histories.get(name, [])
-        lines = _confusion_lines(confusions[name], class_names) if there else ()
+        history = histories.get(name, [])
+        lines = _confusion_lines(confusions[name], class_names) if name in confusions else ()
         _write(folder / "confusion" / f"{name}.csv", ("actual", "predicted"), lines)
-        lines = _reliability_lines(curves[name]) if there else ()
+        lines = _reliability_lines(curves[name]) if name in curves else ()
         _write(folder / "reliability" / f"{name}.csv", ("confidence", "accuracy", "rows"), lines)
         lines = _history_lines(history, ("phase", "step", "loss"))
         _write(folder / "training" / f"{name}.csv", ("phase", "step", "loss"), lines)
-        lines = _history_lines(history, ("phase", "step", "eval_loss", "eval_accuracy"))
-        _write(folder / "validation" / f"{name}.csv", ("phase", "step", "loss", "accuracy"), lines)
+        lines = _history_lines(history, ("phase", "step", "eval_loss", f"eval_{measured}"))
+        _write(folder / "validation" / f"{name}.csv", ("phase", "step", "loss", "score"), lines)
 
 
 def _confusion_lines(confusion: np.ndarray, class_names: Sequence[str]) -> Iterable[tuple[Any, ...]]:
@@ -67,10 +74,10 @@ def _confusion_lines(confusion: np.ndarray, class_names: Sequence[str]) -> Itera
             yield class_names[actual], class_names[predicted]
 
 
-def _group_lines(models: dict[str, dict[str, Any]]) -> Iterable[tuple[Any, ...]]:
+def _group_lines(models: dict[str, dict[str, Any]], key: str) -> Iterable[tuple[Any, ...]]:
     for name, model in models.items():
         for group, scores in model["groups"].items():
-            yield name, group, scores["accuracy"], *scores["accuracy_ci"], scores["rows"]
+            yield name, group, scores[key], *scores[f"{key}_ci"], scores["rows"]
 
 
 def _reliability_lines(curve: Reliability) -> Iterable[tuple[Any, ...]]:

@@ -16,6 +16,7 @@ from components.export.attention import fuse_attention
 from components.export.first_token import keep_first_token
 from components.ml.models.onnx_classifier import PARAMETERS, WEIGHTS
 from components.ml.models.scoring import ADAPTER, load_classifier
+from components.ml.models.task_models import task_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,11 +29,10 @@ class _Logits(torch.nn.Module):
 
     def __init__(self, model: PreTrainedModel, names: list[str]) -> None:
         super().__init__()
-        self.model, self.names = model, names
+        self.model, self.names, self.task = model, names, task_of(model)
 
     def forward(self, *features: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(**dict(zip(self.names, features, strict=True))).logits
-        return logits
+        return self.task.logits(self.model(**dict(zip(self.names, features, strict=True))))
 
 
 def convert(source: Path, target: Path, max_length: int) -> None:
@@ -96,7 +96,7 @@ def _export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> onnx.
             logger.setLevel(level)
     assert program is not None
     fuse_attention(program.model)
-    keep_first_token(program.model)
+    keep_first_token(program.model)  # where tokens have logits, all of them are read, and it changes nothing
     return _clean(program.model_proto)
 
 

@@ -1,4 +1,4 @@
-"""From float32 to int8: scales for each tensor or for each channel, whichever keeps more accuracy."""
+"""From float32 to int8: scales for each tensor or for each channel, whichever keeps more of the headline metric."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -21,7 +22,8 @@ from onnxruntime.quantization import (
 from transformers import AutoTokenizer
 
 from components.ml.models.onnx_classifier import PARAMETERS, WEIGHTS
-from components.ml.rows.inputs import Input, encode
+from components.ml.rows.inputs import Input
+from components.ml.tasks.task import Reading, Task
 
 FLOAT = "float"
 ROUNDING = 1e-9  # of shares: 0.9 - 0.89 is a little above 0.01
@@ -30,7 +32,7 @@ KINDS = {"per_tensor": False, "per_channel": True}
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and the figures of all that was tried: accuracy on the validation rows, and megabytes."""
+    """What was chosen, and the figures of all that was tried: the metric on the validation rows, and megabytes."""
 
     chosen: str
     tried: dict[str, dict[str, float]]
@@ -39,27 +41,28 @@ class Choice:
 class _Inputs(CalibrationDataReader):
     """The calibration rows one by one: with none of the padding that would widen ranges."""
 
-    def __init__(self, folder: Path, inputs: Sequence[Input], max_length: int) -> None:
+    def __init__(self, folder: Path, task: Task, inputs: Sequence[Input], reading: Reading) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._names = {taken.name for taken in onnx.load(folder / WEIGHTS).graph.input}
-        self._inputs, self._max_length = iter(inputs), max_length
+        self._task, self._inputs, self._reading = task, iter(inputs), reading
 
     def get_next(self) -> dict[str, Any] | None:
         given = next(self._inputs, None)
         if given is None:
             return None
-        features = encode(self._tokenizer, [given], truncation=True, max_length=self._max_length, return_tensors="np")
-        return {name: values for name, values in features.items() if name in self._names}
+        features = self._task.windows(self._tokenizer, [given], self._reading)[0][0].features
+        return {name: np.array([values], dtype=np.int64) for name, values in features.items() if name in self._names}
 
 
 def quantise(
     float_folder: Path,
     target: Path,
     *,
+    task: Task,
     inputs: Sequence[Input],
-    max_length: int,
+    reading: Reading,
     tolerance: float,
-    accuracy: Callable[[Path], float],
+    quality: Callable[[Path], float],
 ) -> Choice:
     """Write the better of two int8 versions of ``float_folder`` to ``target``; the float one if both lose too much.
 
@@ -70,19 +73,21 @@ def quantise(
     Args:
         float_folder: a folder with ``model.onnx``.
         target: where the chosen one goes.
-        inputs: the texts or pairs that activations are calibrated on.
-        max_length: tokens at which texts are cut.
-        tolerance: the accuracy that may be lost, as a share.
-        accuracy: measures a folder.
+        task: what the model is for.
+        inputs: the rows that activations are calibrated on.
+        reading: how long they are cut.
+        tolerance: how much of the headline metric may be lost, as a share.
+        quality: measures the headline metric of a folder.
     """
-    tried = {FLOAT: _figures(float_folder, accuracy)}
+    key = task.headline.key
+    tried = {FLOAT: _figures(float_folder, key, quality)}
     for kind, per_channel in KINDS.items():
         folder = target.with_name(f"{target.name}.{kind}")
         shutil.copytree(float_folder, folder, ignore=shutil.ignore_patterns(WEIGHTS))
-        _quantise(float_folder, folder / WEIGHTS, per_channel, _Inputs(float_folder, inputs, max_length))
-        tried[kind] = _figures(folder, accuracy)
-    best = max(KINDS, key=lambda kind: (tried[kind]["accuracy"], -tried[kind]["megabytes"]))
-    if tried[FLOAT]["accuracy"] - tried[best]["accuracy"] > tolerance + ROUNDING:
+        _quantise(float_folder, folder / WEIGHTS, per_channel, _Inputs(float_folder, task, inputs, reading))
+        tried[kind] = _figures(folder, key, quality)
+    best = max(KINDS, key=lambda kind: (tried[kind][key], -tried[kind]["megabytes"]))
+    if tried[FLOAT][key] - tried[best][key] > tolerance + ROUNDING:
         best = FLOAT
         shutil.copytree(float_folder, target)
     for kind in KINDS:
@@ -132,5 +137,5 @@ def _with_weights(path: Path, operation: str) -> list[str]:
     return [node.name for node in graph.node if node.op_type == operation and node.input[place] in weights]
 
 
-def _figures(folder: Path, accuracy: Callable[[Path], float]) -> dict[str, float]:
-    return {"accuracy": accuracy(folder), "megabytes": (folder / WEIGHTS).stat().st_size / 1e6}
+def _figures(folder: Path, key: str, quality: Callable[[Path], float]) -> dict[str, float]:
+    return {key: quality(folder), "megabytes": (folder / WEIGHTS).stat().st_size / 1e6}

@@ -1,7 +1,8 @@
-"""What an exported file does on rows: the logits it gives beside the model's it was made from, and its accuracy."""
+"""What an exported file does on rows: the logits it gives beside the model's it was made from, and how good it is."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ import pyarrow.parquet as pq
 
 from components.errors import UserError
 from components.ml.models.onnx_classifier import load_onnx
-from components.ml.models.scoring import load_classifier, predict_logits
+from components.ml.models.scoring import label_names, load_classifier, predict_rows, sound
+from components.ml.models.task_models import task_of
 from components.ml.rows.inputs import Input, input_columns, inputs_of
+from components.ml.tasks.task import Reading, Task
 from components.params.export import Export
 
 ROWS_AT_ONCE = 8192
 
 
-def parity(source: Path, exported: Path, test: Path, max_length: int, settings: Export) -> dict[str, Any]:
+def parity(source: Path, exported: Path, test: Path, reading: Reading, settings: Export) -> dict[str, Any]:
     """Compare the logits of every test row after loading the file back.
 
     Raises:
@@ -30,11 +33,12 @@ def parity(source: Path, exported: Path, test: Path, max_length: int, settings: 
     for batch in _batches(test, input_columns(test)):
         inputs = inputs_of(batch)
         expected, found = (
-            predict_logits(model, tokenizer, inputs, max_length=max_length, batch_size=settings.batch_size)
+            predict_rows(model, tokenizer, inputs, reading=reading, batch_size=settings.batch_size)
             for model, tokenizer in models
         )
         rows += len(inputs)
-        largest = float(np.maximum(largest, np.abs(expected - found).max()))  # NaN stays: it is no parity
+        gaps = [_gap(one, other) for one, other in zip(expected, found, strict=True)]
+        largest = float(np.maximum(largest, np.max(gaps, initial=0)))  # NaN stays: it is no parity
     if not largest <= settings.parity:
         raise UserError(
             f"The exported model gives other logits than the one it was made from: on {rows} test rows they differ by "
@@ -45,15 +49,31 @@ def parity(source: Path, exported: Path, test: Path, max_length: int, settings: 
     return {"rows": rows, "largest_difference": largest}
 
 
-def accuracy(folder: Path, rows: Path, max_length: int, batch_size: int) -> float:
-    """The share of rows that the model of ``folder`` gets right."""
+def _gap(expected: np.ndarray, found: np.ndarray) -> float:
+    """How far the logits of a row differ at most, positions that both cut off left out; NaN where any aren't finite."""
+    if not sound(expected) or not sound(found):
+        return float("nan")
+    read = ~np.isnan(expected).all(axis=-1)
+    return float(np.abs(expected[read] - found[read]).max(initial=0))
+
+
+def quality(folder: Path, rows: Path, reading: Reading, batch_size: int) -> float:
+    """The headline metric of the model of ``folder`` on some rows, such as the share that it gets right."""
     model, tokenizer = load_onnx(folder)
-    right = total = 0
+    task, names = task_of(model), label_names(model)
+    targets, predictions = [], []
     for batch in _batches(rows, [*input_columns(rows), "label"]):
-        inputs, labels = inputs_of(batch), batch["label"].to_numpy()
-        logits = predict_logits(model, tokenizer, inputs, max_length=max_length, batch_size=batch_size)
-        right, total = right + int((logits.argmax(axis=-1) == labels).sum()), total + len(labels)
-    return right / total
+        inputs = inputs_of(batch)
+        logits = predict_rows(model, tokenizer, inputs, reading=reading, batch_size=batch_size)
+        targets += batch["label"].to_pylist()
+        predictions += task.decode(inputs, logits, names, tokenizer)
+    sums = np.asarray(task.counts(targets, predictions, names).sum(axis=0))
+    return float(task.scores(sums, names)[task.headline.key])
+
+
+def task_of_folder(folder: Path) -> Task:
+    """The task of an exported model."""
+    return task_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
 
 
 def spread(folder: Path, count: int) -> list[Input]:

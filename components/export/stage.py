@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from components.ml.models.folders import content_of
+from components.ml.tasks.task import Metric, Reading
+from components.params.data import CUT, Windows
 from components.params.export import Export
 from components.params.stages import Runtime
 
@@ -23,6 +25,7 @@ def run(
     max_length: int,
     settings: Export,
     output: Path,
+    windows: Windows = CUT,
 ) -> None:
     """Write ``onnx/model/`` and ``int8/model/`` (model.onnx, config.json, tokenizer) and ``export.json``.
 
@@ -31,7 +34,8 @@ def run(
     Raises:
         UserError: the model can't be exported, or the exported one gives other logits.
     """
-    told = _export(train, validation, test, lora, runtime, max_length, settings, output) if settings.formats else {}
+    reading = windows.reading(max_length)
+    told = _export(train, validation, test, lora, runtime, reading, settings, output) if settings.formats else {}
     text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
     (output / "export.json").write_text(text + "\n", encoding="utf-8")
 
@@ -42,7 +46,7 @@ def _export(
     test: Path,
     lora: Path,
     runtime: Runtime,
-    max_length: int,
+    reading: Reading,
     settings: Export,
     output: Path,
 ) -> dict[str, Any]:
@@ -54,29 +58,36 @@ def _export(
 
     use_device("cpu", runtime.threads)
     float_folder = output / "onnx" / "model"
-    convert(lora, float_folder, max_length)
-    parity = rows.parity(lora, float_folder, test, max_length, settings)
+    convert(lora, float_folder, reading.max_length)
+    parity = rows.parity(lora, float_folder, test, reading, settings)
     print(f"onnx: {parity['rows']} test rows, logits differ by {parity['largest_difference']:.1e} at most", flush=True)
     told = {"onnx": _about(float_folder) | {"parity": parity}}
     if "int8" in settings.formats:
-        measure = partial(rows.accuracy, rows=validation, max_length=max_length, batch_size=settings.batch_size)
+        task = rows.task_of_folder(float_folder)
+        measure = partial(rows.quality, rows=validation, reading=reading, batch_size=settings.batch_size)
         target = output / "int8" / "model"
         target.parent.mkdir()
         inputs = rows.spread(train, settings.calibration_texts)
         choice = quantise(
-            float_folder, target, inputs=inputs, max_length=max_length, tolerance=settings.tolerance, accuracy=measure
+            float_folder,
+            target,
+            task=task,
+            inputs=inputs,
+            reading=reading,
+            tolerance=settings.tolerance,
+            quality=measure,
         )
         told["int8"] = _about(target) | {"chosen": choice.chosen, "tried": choice.tried}
-        _tell(choice.chosen, choice.tried, settings.tolerance)
+        _tell(task.headline, choice.chosen, choice.tried, settings.tolerance)
     if "onnx" not in settings.formats:
         shutil.rmtree(output / "onnx")
         del told["onnx"]
     return told
 
 
-def _tell(chosen: str, tried: dict[str, dict[str, float]], tolerance: float) -> None:
-    figures = ", ".join(f"{kind} {100 * found['accuracy']:.1f}" for kind, found in tried.items())
-    print(f"int8: accuracy on the validation rows: {figures}; chosen: {chosen}", flush=True)
+def _tell(headline: Metric, chosen: str, tried: dict[str, dict[str, float]], tolerance: float) -> None:
+    figures = ", ".join(f"{kind} {100 * found[headline.key]:.1f}" for kind, found in tried.items())
+    print(f"int8: {headline.name} on the validation rows: {figures}; chosen: {chosen}", flush=True)
     if chosen == "float":
         print(f"int8: both lose more than export.tolerance ({tolerance:g}), so the float32 file stands in", flush=True)
 

@@ -5,27 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from components.ml.tasks.table import DEFAULT, TASKS
+from components.ml.tasks.task import Reading, Task
+from components.params.columns import Columns, task_name, with_roles
 from components.params.section import Section, Share, inside_data
 
 Severity = Literal["error", "warning", "off"]
 InsideData = Annotated[str, AfterValidator(inside_data)]
+TaskName = Annotated[str, AfterValidator(task_name)]
 TARGET = "target"
 """What phases call the project's own task."""
-
-
-class Columns(Section):
-    """Names of the columns in the user's files; ``group`` and ``document`` may be absent.
-
-    With ``text_pair`` a row is two texts that are classified together, such as a premise and a hypothesis.
-    """
-
-    text: str
-    text_pair: str | None = None
-    label: str
-    group: str | None = None
-    document: str | None = None
 
 
 class Split(Section):
@@ -42,39 +33,43 @@ class Split(Section):
         return self
 
 
-class TextColumns(Section):
-    """Names of the columns of another text classification task."""
+class Windows(Section):
+    """How rows that are longer than ``data.max_length`` tokens are read.
 
-    text: str = "text"
-    label: str = "label"
+    With ``stride`` in windows that share that many tokens; what a model says of them is put together by ``pooling``,
+    where a row is judged as a whole. null cuts such rows.
+    """
+
+    stride: Annotated[int, Field(ge=0)] | None = None
+    pooling: Literal["mean", "max"] = "mean"
+
+    def reading(self, max_length: int) -> Reading:
+        """How rows are cut to at most ``max_length`` tokens."""
+        return Reading(max_length, self.stride, self.pooling)
 
 
-class TokenColumns(Section):
-    """Names of the columns of a token classification task: a list of words, and a list of tags of the same length."""
-
-    tokens: str = "tokens"
-    tags: str = "tags"
+CUT = Windows()
+"""No windows: rows that are too long are cut."""
 
 
-class TextTask(Section):
-    """Another text classification task that phases may train beside the project's own."""
+class OtherTask(Section):
+    """A task that phases may train beside the project's own; its columns have the names of their roles unless named."""
 
-    type: Literal["text-classification"]
+    type: TaskName
     train: InsideData
     validation: InsideData | None = None
-    columns: TextColumns = TextColumns()
+    columns: Annotated[Columns, Field(validate_default=True)] = Columns()
 
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _roles_of_the_task(cls, value: Any, info: ValidationInfo) -> Any:
+        given = {} if value == Columns() else value
+        return with_roles(given, TASKS[info.data["type"]], about=()) if "type" in info.data else value
 
-class TokenTask(Section):
-    """A token classification task that phases may train beside the project's own."""
-
-    type: Literal["token-classification"]
-    train: InsideData
-    validation: InsideData | None = None
-    columns: TokenColumns = TokenColumns()
-
-
-Task = Annotated[TextTask | TokenTask, Field(discriminator="type")]
+    @property
+    def kind(self) -> Task:
+        """What its task is."""
+        return TASKS[self.type]
 
 
 class JudgementColumns(Section):
@@ -107,20 +102,29 @@ class Judgements(Section):
 
 
 class Data(Section):
-    """The user's files inside ``data/`` and how to read them."""
+    """The user's files inside ``data/``, the task that their rows are of and how to read them."""
 
+    task: TaskName = DEFAULT
     train: InsideData
     validation: InsideData | None = None
     test: InsideData | None = None
     unlabelled: InsideData | None = None
-    columns: Columns
+    columns: Annotated[Columns, Field(validate_default=True)] = Columns()
     labels: Annotated[list[str], Field(min_length=2)] | None = None
     max_length: Annotated[int, Field(ge=8)] = 128
+    windows: Windows = Windows()
     split: Split = Split()
     near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = 0.8
     models: dict[str, InsideData] = Field(default_factory=dict)
-    tasks: dict[str, Task] = Field(default_factory=dict)
+    tasks: dict[str, OtherTask] = Field(default_factory=dict)
     judgements: Judgements | None = None
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _roles_of_the_task(cls, value: Any, info: ValidationInfo) -> Any:
+        """Texts and classes have no name of their own: the user says it."""
+        given, name = {} if value == Columns() else value, info.data.get("task")
+        return value if name is None else with_roles(given, TASKS[name], named=name == DEFAULT)
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -140,6 +144,27 @@ class Data(Section):
                 raise ValueError(f"expected different names, got {label!r} {count} times; name each class once")
         return value
 
+    @field_validator("labels")
+    @classmethod
+    def _names_what_the_data_names(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        task = TASKS.get(info.data.get("task", ""))
+        if value is not None and task is not None and (task.labels is not None or not task.least_labels):
+            raise ValueError(f"expected null, since targets of {task.name} aren't classes, got {value!r:.80}")
+        return value
+
+    @field_validator("windows")
+    @classmethod
+    def _windows_of_one_text(cls, value: Windows, info: ValidationInfo) -> Windows:
+        columns, longest = info.data.get("columns"), info.data.get("max_length")
+        if value.stride is not None and columns is not None and columns.text_pair is not None:
+            raise ValueError(
+                f"expected stride null, since pairs of texts aren't read in windows, got {value.stride}; "
+                "the longer text of a pair is cut"
+            )
+        if value.stride is not None and longest is not None and value.stride >= longest:
+            raise ValueError(f"expected a stride below max_length ({longest}), got {value.stride}")
+        return value
+
     @field_validator("models", "tasks")
     @classmethod
     def _names_for_files(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +176,15 @@ class Data(Section):
                 )
         return value
 
+    @field_validator("judgements")
+    @classmethod
+    def _judges_classes(cls, value: Judgements | None, info: ValidationInfo) -> Judgements | None:
+        task = TASKS.get(info.data.get("task", ""))
+        if value is not None and task is not None and not task.classes_per_row:
+            known = ", ".join(name for name, one in TASKS.items() if one.classes_per_row)
+            raise ValueError(f"expected null, since only rows of one class ({known}) are judged, got judgements")
+        return value
+
     @model_validator(mode="after")
     def _judges_what_is_classified(self) -> Data:
         if self.judgements and (self.judgements.columns.text_pair is None) != (self.columns.text_pair is None):
@@ -159,6 +193,11 @@ class Data(Section):
                 f"got {self.columns.text_pair!r} and {self.judgements.columns.text_pair!r}"
             )
         return self
+
+    @property
+    def kind(self) -> Task:
+        """What the project's own task is."""
+        return TASKS[self.task]
 
     @property
     def files(self) -> dict[str, str]:
@@ -192,14 +231,20 @@ class BalanceRule(Rule):
 
 
 class Rules(Section):
-    """The data gate's rules; each has a severity."""
+    """The data gate's rules; each has a severity.
+
+    ``sound_rows`` is about rows that the task can't read, such as tags that don't match their tokens; ``language_mix``
+    about rows of other splits than training that are written in a script which hardly any training row is written in.
+    """
 
     schema_: Rule = Field(Rule(severity="error"), alias="schema")
     missing_text: ShareRule = ShareRule(severity="error")
     missing_label: ShareRule = ShareRule(severity="error")
     blank_text: ShareRule = ShareRule(severity="error")
     known_label: ShareRule = ShareRule(severity="error")
+    sound_rows: ShareRule = ShareRule(severity="error")
     encoding: ShareRule = ShareRule(severity="warning", max_share=0.001)
+    language_mix: ShareRule = ShareRule(severity="warning", max_share=0.05)
     truncated: ShareRule = ShareRule(severity="warning", max_share=0.05)
     duplicates: ShareRule = ShareRule(severity="warning", max_share=0.01)
     conflicting_labels: ShareRule = ShareRule(severity="warning", max_share=0.01)

@@ -14,8 +14,10 @@ class Floors(Section):
     """What no model may fall short of, whatever it gains; null: no such floor.
 
     Args:
-        other_groups: the accuracy that another group may lose against the champion, as a share.
-        retention: the share of the teacher's accuracy, on all test rows, that the model keeps at least.
+        other_groups: the accuracy, or what else is the task's headline, that another group may lose against the
+            champion, as a share.
+        retention: the share of the teacher's accuracy or other headline, on all test rows, that the model keeps at
+            least.
         latency_p50_ms: the median latency of one text that the model may have at most.
         megabytes: the size that the model may have at most.
     """
@@ -31,8 +33,8 @@ class Gate(Section):
 
     Args:
         group: where the two are compared: a group, ``all``, or null for the group of the fine-tune.
-        margin: by how much accuracy, as a share, the challenger may fall short of the champion and still be
-            promoted, if it is shown to fall short by no more; 0.0: it must be shown to be better.
+        margin: by how much accuracy or other headline, as a share, the challenger may fall short of the champion and
+            still be promoted, if it is shown to fall short by no more; 0.0: it must be shown to be better.
         tie: what becomes of a challenger that is shown neither to be good enough nor to be worse: the champion stays
             (``keep``), or the newer model takes its place (``promote``).
         bootstrap: how the interval of the difference is drawn.

@@ -12,6 +12,8 @@ from components.params.section import Count, Positive, Section, Share
 class Thresholds(Section):
     """The least effect that counts as drift, if it is significant too; null: that test isn't made.
 
+    The last three tests are made where a row has one class; the others whatever the task.
+
     Args:
         length: Kolmogorov-Smirnov distance of the texts' lengths, in characters and in words.
         unseen_words: share of a text's words that no training text has, by how much more than on held-out rows.

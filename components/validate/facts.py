@@ -9,11 +9,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from components.errors import UserError
-from components.params.data import Data
+from components.ml.tasks.task import Task
+from components.validate.canonical import BATCH_ROWS, canonical, layout
 from components.validate.shards import write_shards
 
-MOST_LABELS = 1000
+USUAL_SHARE = 0.01
+"""A script that fewer of the training rows are written in is another one than the training rows'."""
 SPLITS = ("train", "validation", "test", "unlabelled")
 _ORDER = "ORDER BY list_position(['train', 'validation', 'test', 'unlabelled'], split), row"
 
@@ -32,6 +33,9 @@ FACTS = pa.schema(
         pa.field("blank", pa.bool_()),
         pa.field("damaged", pa.bool_()),
         pa.field("unknown_label", pa.bool_()),
+        pa.field("faulty", pa.bool_()),
+        pa.field("script", pa.string()),
+        pa.field("other_script", pa.bool_()),
         pa.field("duplicate_exact", pa.bool_()),
         pa.field("duplicate", pa.bool_()),
         pa.field("conflicting", pa.bool_()),
@@ -47,72 +51,54 @@ FACTS = pa.schema(
         pa.field("used", pa.bool_()),
     ]
 )
-SPLIT = pa.schema(
-    [
-        pa.field("row", pa.int64()),
-        pa.field("text", pa.string()),
-        pa.field("label", pa.int32()),
-        pa.field("group", pa.string()),
-        pa.field("document", pa.string()),
-    ]
-)
 
 
-def known_labels(database: duckdb.DuckDBPyConnection, data: Data) -> list[str]:
-    """The labels of params.yaml in their order, or those of the training file, sorted.
-
-    Raises:
-        UserError: the training file has fewer than 2 labels, or so many that they can't be classes.
-    """
-    if data.labels is not None:
-        return list(data.labels)
-    query = "SELECT DISTINCT label FROM measured WHERE source = 'train' AND label IS NOT NULL ORDER BY label"
-    found = [label for (label,) in database.execute(f"{query} LIMIT {MOST_LABELS + 1}").fetchall()]
-    if 2 <= len(found) <= MOST_LABELS:
-        return found
-    number = f"only {len(found)}" if len(found) < 2 else f"more than {MOST_LABELS}"
-    raise UserError(
-        f"{data.train} has {number} different labels in the column '{data.columns.label}': {', '.join(found[:5])}"
-        f"{' ...' if len(found) > 5 else ''}",
-        "Name the column of the classes in data.columns.label; classification needs at least 2.",
-        "data",
-    )
-
-
-def compute_facts(database: duckdb.DuckDBPyConnection, labels: Sequence[str], max_length: int) -> None:
+def compute_facts(database: duckdb.DuckDBPyConnection, names: Sequence[str], max_length: int) -> None:
     """Make the table ``facts`` (columns of ``FACTS``) from ``measured`` and the tables ``placed`` and ``near``.
 
     Flags of duplicates mark all but the first occurrence within a split, those of normalised texts
     (``duplicate``) include the exact ones. ``stands_in_*`` marks a row whose normalised text also stands in
     that held-out split, ``document_in_*`` one whose document does, ``text_in_*`` a pair one of whose texts stands in a
-    pair there. Missing and blank texts are neither duplicates
-    nor leaks. ``set_aside`` marks pool rows that a split made here keeps out, ``near_duplicate`` those that nearly
-    repeat a test row, ``used`` those of the canonical splits.
+    pair there. Missing and blank texts are neither duplicates nor leaks. ``unknown_label`` marks rows whose targets
+    name other classes than ``names``, ``faulty`` those that the task can't read (which then lack neither text nor
+    label), ``other_script`` those of other splits than training that are mainly written in a script that fewer than 1%
+    of the training rows are written in, if only in part. ``set_aside`` marks pool rows that a split made here keeps
+    out, ``near_duplicate`` those that nearly repeat a test row, ``used`` those of the canonical splits.
     """
     database.execute(
-        "CREATE TABLE labels AS SELECT unnest($names) AS label, unnest(range(len($names))) AS index",
-        {"names": list(labels)},
+        "CREATE TABLE labels AS "
+        "SELECT unnest($names::VARCHAR[]) AS label, unnest(range(len($names::VARCHAR[]))) AS index",
+        {"names": list(names)},
     )
-    database.execute("""
+    database.execute(
+        """
         CREATE TABLE drawn AS
         SELECT split, set_aside, split = 'unlabelled' AND row IN (SELECT row FROM near) AS near_duplicate,
-               measured.* EXCLUDE (text, text_pair),
-               text IS NULL OR (len(forms) > 0 AND text_pair IS NULL) AS missing_text,
-               split <> 'unlabelled' AND label IS NULL AS missing_label,
-               label IS NOT NULL AND label NOT IN (SELECT label FROM labels) AS unknown_label
+               measured.* EXCLUDE (text, text_pair, words, value),
+               len(faults) > 0 AS faulty,
+               len(faults) = 0 AND (text IS NULL OR (len(forms) > 0 AND text_pair IS NULL)) AS missing_text,
+               len(faults) = 0 AND split <> 'unlabelled' AND label IS NULL AS missing_label,
+               coalesce(NOT list_has_all($names::VARCHAR[], names), false) AS unknown_label
         FROM measured JOIN placed USING (source, row)
-    """)
-    database.execute(_FACTS, {"max_length": max_length})
+        """,
+        {"names": list(names)},
+    )
+    database.execute(_FACTS, {"max_length": max_length, "usual": USUAL_SHARE})
 
 
 _FACTS = """
     CREATE TABLE facts AS
-    WITH texts_of_test AS (SELECT unnest(forms) FROM drawn WHERE split = 'test' AND same_form IS NOT NULL),
+    WITH usual_scripts AS (
+             SELECT script FROM (SELECT unnest(scripts) AS script FROM drawn WHERE split = 'train') GROUP BY script
+             HAVING count(*) >= $usual * (SELECT count(*) FROM drawn WHERE split = 'train' AND len(scripts) > 0)),
+         texts_of_test AS (SELECT unnest(forms) FROM drawn WHERE split = 'test' AND same_form IS NOT NULL),
          texts_of_validation AS (SELECT unnest(forms) FROM drawn WHERE split = 'validation' AND same_form IS NOT NULL)
     SELECT
         split, row, source, label, coalesce("group", 'all') AS "group",
         coalesce(document, 'row:' || source || ':' || row) AS document, characters, tokens, missing_text,
-        missing_label, blank, damaged, unknown_label,
+        missing_label, blank, damaged, unknown_label, faulty, scripts[1] AS script,
+        split <> 'train' AND EXISTS (FROM usual_scripts)
+            AND coalesce(scripts[1] NOT IN (SELECT script FROM usual_scripts), false) AS other_script,
         same_text IS NOT NULL AND row_number() OVER (PARTITION BY split, same_text ORDER BY row) > 1 AS duplicate_exact,
         same_form IS NOT NULL AND row_number() OVER forms > 1 AS duplicate,
         same_form IS NOT NULL AND coalesce(min(label) OVER same <> max(label) OVER same, false) AS conflicting,
@@ -134,7 +120,7 @@ _FACTS = """
         tokens > $max_length AS truncated,
         set_aside,
         near_duplicate,
-        NOT (set_aside OR near_duplicate OR missing_text OR missing_label OR unknown_label) AS used
+        NOT (set_aside OR near_duplicate OR missing_text OR missing_label OR unknown_label OR faulty) AS used
     FROM drawn
     WINDOW forms AS (PARTITION BY split, same_form ORDER BY row),
            same AS (PARTITION BY split, same_form)
@@ -147,25 +133,35 @@ def write_facts(database: duckdb.DuckDBPyConnection, folder: Path) -> None:
     write_shards(database.sql(f"SELECT {columns} FROM facts {_ORDER}").to_arrow_reader(), FACTS, folder)
 
 
-def write_splits(database: duckdb.DuckDBPyConnection, output: Path, paired: bool = False) -> dict[str, int]:
+def write_splits(
+    database: duckdb.DuckDBPyConnection, task: Task, names: Sequence[str], output: Path, paired: bool = False
+) -> dict[str, int]:
     """Write the canonical splits, one folder each, by row; the unlabelled pool too, if only with 0 rows.
 
-    ``paired`` rows have a column ``text_pair`` after ``text``.
+    Args:
+        database: with ``facts`` and ``measured``.
+        task: of the rows.
+        names: the classes, in the order of their numbers.
+        output: the folder.
+        paired: whether rows are two texts.
 
     Returns:
         rows of each split.
     """
-    schema = SPLIT.insert(2, pa.field("text_pair", pa.string())) if paired else SPLIT
-    texts = "text, text_pair" if paired else "text"
-    query = f"""
-        SELECT row, {texts}, index::INTEGER AS label, facts."group", facts.document
-        FROM facts JOIN (SELECT source, row, {texts} FROM measured) USING (source, row) LEFT JOIN labels USING (label)
+    ((worded,),) = database.execute("SELECT count(words) > 0 FROM measured").fetchall()
+    schema, places = layout(task, paired, worded), {name: place for place, name in enumerate(names)}
+    query = """
+        SELECT row, text, text_pair, words, names, value, facts."group", facts.document
+        FROM facts JOIN (SELECT source, row, text, text_pair, words, names, value FROM measured) USING (source, row)
         WHERE used AND split = $split ORDER BY row
     """
-    return {
-        split: write_shards(database.sql(query, params={"split": split}).to_arrow_reader(), schema, output / split)
-        for split in SPLITS
-    }
+    rows = {}
+    for split in SPLITS:
+        found = database.sql(query, params={"split": split}).to_arrow_reader(BATCH_ROWS)
+        rows[split] = write_shards(
+            canonical(found, task, places, schema, labelled=split != "unlabelled"), schema, output / split
+        )
+    return rows
 
 
 def groups_of_training(database: duckdb.DuckDBPyConnection) -> list[str]:
@@ -174,8 +170,8 @@ def groups_of_training(database: duckdb.DuckDBPyConnection) -> list[str]:
     return [group for (group,) in database.execute(query).fetchall()]
 
 
-def summary(database: duckdb.DuckDBPyConnection, max_length: int) -> dict[str, Any]:
-    """Counts for the report: rows, classes, groups, rows left out, and lengths in tokens, by split.
+def summary(database: duckdb.DuckDBPyConnection, max_length: int, by_class: bool = True) -> dict[str, Any]:
+    """Counts for the report: rows, classes if ``by_class``, groups, rows left out, and lengths in tokens, by split.
 
     Lengths are counted in 20 bins of an equal width; the last one takes all that is longer.
     """
@@ -186,7 +182,7 @@ def summary(database: duckdb.DuckDBPyConnection, max_length: int) -> dict[str, A
         "set_aside": _counts(database, "count(*) FILTER (set_aside)"),
         "duplicates_exact": _counts(database, "count(*) FILTER (duplicate_exact)"),
         "near_duplicates": _counts(database, "count(*) FILTER (near_duplicate)"),
-        "classes": _table(database, "label"),
+        "classes": _table(database, "name", _NAMED) if by_class else {},
         "groups": _table(database, '"group"'),
         "tokens": {
             "width": width,
@@ -205,10 +201,14 @@ def _counts(database: duckdb.DuckDBPyConnection, expression: str) -> dict[str, i
 _BY_SPLIT = _ORDER.removesuffix(", row")
 
 
-def _table(database: duckdb.DuckDBPyConnection, key: str) -> dict[str, dict[str, int]]:
+# A row that names no class, as of the pool, counts as one of none.
+_NAMED = """(SELECT split, set_aside, unnest(CASE WHEN len(names) > 0 THEN names ELSE [NULL] END) AS name FROM drawn)"""
+
+
+def _table(database: duckdb.DuckDBPyConnection, key: str, rows_of: str = "facts") -> dict[str, dict[str, int]]:
     """Rows by split and key, of the 50 most frequent keys of a split."""
     rows = database.execute(f"""
-        SELECT split, {key} AS key, count(*) AS n FROM facts WHERE NOT set_aside GROUP BY 1, 2
+        SELECT split, {key} AS key, count(*) AS n FROM {rows_of} WHERE NOT set_aside GROUP BY 1, 2
         QUALIFY row_number() OVER (PARTITION BY split ORDER BY n DESC, key) <= 50 {_BY_SPLIT}, key
     """).fetchall()
     table: dict[str, dict[str, int]] = {}

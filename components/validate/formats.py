@@ -1,4 +1,4 @@
-"""Records of one CSV, TSV, JSON lines or Parquet file, streamed, every value as text or as it stands there."""
+"""Records of one file of any format, streamed, every value as text or as it stands there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
+from components.validate.corpora import CONLL_COLUMNS, conll_sentences, squad_columns, squad_questions
+from components.validate.lines import lines, malformed
 
 if TYPE_CHECKING:
     import pyarrow.parquet
@@ -20,7 +22,13 @@ Record = list[str | None]
 Values = list[Any]
 Columns = Sequence[str | None]  # None takes no column: its values are all null
 
-EXTENSIONS = {".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSON lines", ".ndjson": "JSON lines", ".parquet": "Parquet"}
+EXTENSIONS = {
+    **{".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSON lines", ".ndjson": "JSON lines", ".parquet": "Parquet"},
+    **dict.fromkeys((".conll", ".iob", ".iob2", ".bio", ".bioes"), "CoNLL"),
+    ".json": "SQuAD JSON",
+}
+TEXT_ALONE = ("CSV", "TSV")
+"""The formats whose values are all text."""
 _LONGEST_FIELD = 16 * 2**20  # an unclosed quote would otherwise swallow the rest of the file
 _KEYS_FROM = 1000  # JSON lines that are looked at for the names of the columns
 _BATCH = 8192  # rows of a Parquet file held at a time
@@ -39,7 +47,7 @@ def kind_of(path: Path) -> str:
         known = ", ".join(EXTENSIONS)
         raise UserError(
             f"{path}: the extension must be one of {known}; got '{path.suffix}'.",
-            "Name the file by its format, or convert it. JSON means one object a line (.jsonl).",
+            "Name the file by its format, or convert it. One JSON object a line is .jsonl; .json is SQuAD's format.",
             "data",
         )
     return kind
@@ -89,43 +97,17 @@ def count_rows(path: Path) -> int:
         return sum(batch.num_rows for batch in file.iter_batches(_BATCH))
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The file's lines as text, line ends kept, a byte order mark dropped."""
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise _not_utf8(path, number, offset + error.start, line[error.start]) from None
-            offset += len(line)
-            yield text.removeprefix("\ufeff") if number == 1 else text
-
-
-def _not_utf8(path: Path, line: int, offset: int, byte: int) -> UserError:
-    return UserError(
-        f"{path} is not UTF-8: line {line}, byte {offset} of the file is 0x{byte:02x}.",
-        f"Convert it from its true encoding (such as GB18030, CP1252 or UTF-16): "
-        f"`iconv -f ENCODING -t UTF-8 {path.name} > new{path.suffix}`.",
-        "data",
-    )
-
-
-def _malformed(path: Path, line: int, problem: str, remedy: str) -> UserError:
-    return UserError(f"{path}, line {line}: {problem}.", remedy, "data")
-
-
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of every row that isn't blank, the header among them."""
     csv.field_size_limit(_LONGEST_FIELD)
-    reader = csv.reader(_lines(path), strict=True)
+    reader = csv.reader(lines(path), strict=True)
     while True:
         line = reader.line_num + 1
         try:
             row = next(reader, None)
         except csv.Error as error:
             remedy = 'A field with a comma, a quote or a line end stands in "quotes", its own quotes doubled.'
-            raise _malformed(path, line, f"malformed CSV: {error}", remedy) from None
+            raise malformed(path, line, f"malformed CSV: {error}", remedy) from None
         if row is None:
             return
         if row:
@@ -133,7 +115,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(lines(path), 1):
         if bare := line.rstrip("\r\n"):
             yield number, [_unquoted(field) for field in bare.split("\t")]
 
@@ -164,7 +146,7 @@ def _table_records(rows: _Rows) -> _Reader:
         places = [names.index(name) if name in names else None for name in columns]
         for line, row in found:
             if len(row) != len(names):
-                raise _malformed(
+                raise malformed(
                     path,
                     line,
                     f"expected {len(names)} fields as in the header, got {len(row)}",
@@ -177,15 +159,15 @@ def _table_records(rows: _Rows) -> _Reader:
 
 def _json_objects(path: Path) -> Iterator[dict[str, Any]]:
     remedy = 'Expected one JSON object a line, such as {"text": "...", "label": "..."}.'
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(lines(path), 1):
         if not line.strip():
             continue
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise _malformed(path, number, f"malformed JSON: {error}", remedy) from None
+            raise malformed(path, number, f"malformed JSON: {error}", remedy) from None
         if not isinstance(found, dict):
-            raise _malformed(path, number, f"expected a JSON object, got {line.strip():.40}", remedy)
+            raise malformed(path, number, f"expected a JSON object, got {line.strip():.40}", remedy)
         yield found
 
 
@@ -194,9 +176,17 @@ def _json_keys(path: Path) -> list[str]:
     return list(dict.fromkeys(itertools.chain.from_iterable(first)))
 
 
-def _json_records(path: Path, columns: Columns, convert: _Convert) -> Iterator[Values]:
-    for found in _json_objects(path):
-        yield [None if name is None else convert(found.get(name)) for name in columns]
+def _mapping_records(mappings: Callable[[Path], Iterator[dict[str, Any]]]) -> _Reader:
+    def read(path: Path, columns: Columns, convert: _Convert) -> Iterator[Values]:
+        for found in mappings(path):
+            yield [None if name is None else convert(found.get(name)) for name in columns]
+
+    return read
+
+
+def _conll_columns(path: Path) -> list[str]:
+    next(conll_sentences(path), None)  # what its head shows
+    return list(CONLL_COLUMNS)
 
 
 def as_text(value: Any) -> str | None:
@@ -212,11 +202,18 @@ def as_text(value: Any) -> str | None:
 
 def _as_value(value: Any) -> Any:
     """Text as ``as_text`` gives it, in a list or mapping too, null and NaN as None, all else as it stands."""
-    if isinstance(value, list):
-        return [as_text(item) if isinstance(item, str | bytes) else item for item in value]
-    if isinstance(value, dict):
-        return {as_text(key): item for key, item in value.items()}
+    if isinstance(value, list | dict):
+        return _with_text(value)
     return as_text(value) if isinstance(value, str | bytes) or value != value else value
+
+
+def _with_text(value: Any) -> Any:
+    """A list or mapping with all its text, however deep, as ``as_text`` gives it."""
+    if isinstance(value, list):
+        return [_with_text(item) for item in value]
+    if isinstance(value, dict):
+        return {as_text(key): _with_text(item) for key, item in value.items()}
+    return as_text(value) if isinstance(value, str | bytes) else value
 
 
 @contextlib.contextmanager
@@ -263,6 +260,8 @@ def _parquet_records(path: Path, columns: Columns, convert: _Convert) -> Iterato
 _FORMATS: dict[str, tuple[Callable[[Path], list[str]], _Reader]] = {
     "CSV": (_header(_csv_rows), _table_records(_csv_rows)),
     "TSV": (_header(_tsv_rows), _table_records(_tsv_rows)),
-    "JSON lines": (_json_keys, _json_records),
+    "JSON lines": (_json_keys, _mapping_records(_json_objects)),
     "Parquet": (_parquet_names, _parquet_records),
+    "CoNLL": (_conll_columns, _mapping_records(conll_sentences)),
+    "SQuAD JSON": (squad_columns, _mapping_records(squad_questions)),
 }

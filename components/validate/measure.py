@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.ml.rows.inputs import Input
+from components.ml.tasks.task import Task
 from components.params.data import Data
 from components.text import looks_damaged, normalise
-from components.validate.reading import Rows, read_rows
+from components.validate.canonical import KEPT
+from components.validate.examples import Examples, kept, read_examples, texts_of
+from components.validate.scripts import scripts_of
+from components.validate.tables import reads_pairs, split_table
 
-# source: the file's role in params.yaml. same_text and same_form are digests of the text (or pair) and of its
-# normalised form, so that whole-data questions need no text; null where a text is missing or blank. ``forms`` holds
-# the digest of each of a pair's texts.
+# source: the file's role in params.yaml. label: the target as people read it. same_text and same_form are digests of
+# the text (or pair) and of its normalised form, so that whole-data questions need no text; null where a text is missing
+# or blank. ``forms`` holds the digest of each of a pair's texts. ``faults`` says why a row can't be used.
 MEASURED = pa.schema(
     [
         pa.field("source", pa.string()),
@@ -33,6 +39,10 @@ MEASURED = pa.schema(
         pa.field("tokens", pa.int32()),
         pa.field("blank", pa.bool_()),
         pa.field("damaged", pa.bool_()),
+        pa.field("scripts", pa.list_(pa.string())),
+        pa.field("stratum", pa.string()),
+        pa.field("faults", pa.list_(pa.struct([("what", pa.string()), ("detail", pa.string())]))),
+        *KEPT,
     ]
 )
 
@@ -42,29 +52,46 @@ CountTokens = Callable[[Sequence[Input]], list[int]]
 
 def measure(data: Data, root: Path, count_tokens: CountTokens, target: Path) -> None:
     """Read every source once and write its rows with the measures of ``MEASURED`` to ``target``, in order."""
+    paired = reads_pairs(data)
     with pq.ParquetWriter(target, MEASURED, compression="zstd") as writer:
         for source in data.files:
-            for rows in read_rows(data, source, root):
-                writer.write_batch(_measured(source, rows, count_tokens, data.columns.text_pair is not None))
+            for rows in read_examples(split_table(data, source, root), data.kind):
+                columns = {"source": [source] * len(rows.examples), **_measured(rows, data, paired, count_tokens)}
+                writer.write_batch(
+                    pa.RecordBatch.from_pydict({name: columns[name] for name in MEASURED.names}, schema=MEASURED)
+                )
 
 
-def _measured(source: str, rows: Rows, count_tokens: CountTokens, paired: bool) -> pa.RecordBatch:
-    given = [rows.values["text"], *([rows.values["text_pair"]] if paired else [])]
-    pieces = [tuple(text or "" for text in row) for row in zip(*given, strict=True)]
+def _measured(rows: Examples, data: Data, paired: bool, count_tokens: CountTokens) -> dict[str, list[Any]]:
+    task, examples = data.kind, rows.examples
+    given = [texts_of(example, paired) for example in examples]
+    pieces = [tuple(text or "" for text in row) for row in given]
     whole = [all(text.strip() for text in row) for row in pieces]
-    columns = {
-        "source": [source] * len(pieces),
-        "row": range(rows.first, rows.first + len(pieces)),
-        **rows.values,
+    named = data.columns.document is not None
+    return {
+        "row": list(range(rows.first, rows.first + len(examples))),
+        "text": [row[0] for row in given],
+        "text_pair": [row[1] if paired else None for row in given],
+        "label": [task.shown(example) for example in examples],
+        "group": rows.values["group"],
+        "document": rows.values["document"] if named else [task.document_of(example) for example in examples],
         "same_text": [_of_all(map(_digest, row)) if sound else None for row, sound in zip(pieces, whole, strict=True)],
         "same_form": [form_digest(*row) if sound else None for row, sound in zip(pieces, whole, strict=True)],
         "forms": [list(map(_form_of_one, row)) if paired else [] for row in pieces],
         "characters": [sum(map(len, row)) for row in pieces],
         "tokens": count_tokens([(row[0], row[1]) if paired else row[0] for row in pieces]),
-        "blank": [any(text is not None and not text.strip() for text in row) for row in zip(*given, strict=True)],
+        "blank": [any(text is not None and not text.strip() for text in row) for row in given],
         "damaged": [any(map(looks_damaged, row)) for row in pieces],
+        "scripts": [scripts_of(_unmarked(" ".join(row), task)) for row in pieces],
+        "stratum": [task.stratum(example) for example in examples],
+        "faults": [[{"what": fault.what, "detail": fault.detail} for fault in each.faults] for each in examples],
+        **kept(examples),
     }
-    return pa.RecordBatch.from_pydict({name: list(values) for name, values in columns.items()}, schema=MEASURED)
+
+
+def _unmarked(text: str, task: Task) -> str:
+    """The text without the markers that its task puts there."""
+    return functools.reduce(lambda left, marker: left.replace(marker, " "), task.markers, text)
 
 
 def form_digest(*texts: str) -> bytes:

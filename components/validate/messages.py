@@ -20,11 +20,11 @@ def lines(verdict: Mapping[str, Any]) -> Iterator[str]:
         yield f"{verdict['rule']}: {finding['says']}" + (f"; see {_example(examples[0])}" if examples else "")
 
 
-def share_sentence(check: Check, outcome: Outcome, max_share: float, unknown_labels: Mapping[str, int]) -> str:
-    """How many rows break a rule and how many may; for unknown labels the most frequent of them too."""
+def share_sentence(check: Check, outcome: Outcome, max_share: float, named: Mapping[str, int]) -> str:
+    """How many rows break a rule and how many may; and what is ``named`` in them, with its rows."""
     share = f"{outcome.failing / outcome.of:.2%}; at most {100 * max_share:.4g}% allowed"
-    named = ", ".join(f"{label!r} ({rows:,})" for label, rows in unknown_labels.items())
-    return f"{outcome.failing:,} of {outcome.of:,} {check.what} ({share})" + (f": {named}" if named else "")
+    listed = ", ".join(f"{name!r} ({rows:,})" for name, rows in named.items())
+    return f"{outcome.failing:,} of {outcome.of:,} {check.what} ({share})" + (f": {listed}" if listed else "")
 
 
 def class_sentence(found: Mapping[str, Any], bound: Mapping[str, float], split: str) -> str:
@@ -40,7 +40,7 @@ def class_sentence(found: Mapping[str, Any], bound: Mapping[str, float], split: 
 
 def _example(example: Mapping[str, Any]) -> str:
     shown = "no text" if example["text"] is None else repr(example["text"][:60])
-    label = f" (label {example['label']!r})" if example["label"] is not None else ""
+    label = f" (label {example['label'][:60]!r})" if example["label"] is not None else ""
     like = example.get("like")
     also = f", like row {like['row']} of {like['file']}" if like else ""
     return f"row {example['row']} of {example['file']}{label}: {shown}{also}"

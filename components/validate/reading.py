@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from components.errors import UserError
 from components.ml.models.folders import check_folder
 from components.params.data import Data
-from components.validate.formats import Columns, column_names, kind_of, records, values
+from components.validate.formats import TEXT_ALONE, as_text, column_names, kind_of, records, values
 from components.validate.tables import Table, split_table, tables
 
 BATCH_ROWS = 4096
@@ -49,28 +50,43 @@ def read_rows(data: Data, source: str, root: Path = Path()) -> Iterator[Rows]:
     Raises:
         UserError: whatever is wrong with a file; names the file and the line.
     """
-    return _read(split_table(data, source, root), records)
+    return read_values(split_table(data, source, root))
 
 
 def read_values(table: Table) -> Iterator[Rows]:
-    """The rows of a table in batches, in order, their values as they stand in the file; no row where there is none.
+    """The rows of a table in batches, in order: text, or what stands in the file for roles that ``kept`` names.
 
     Raises:
         UserError: whatever is wrong with a file; names the file and the line.
     """
-    return _read(table, values)
-
-
-def _read(table: Table, read: Callable[[Path, Columns], Iterator[list[Any]]]) -> Iterator[Rows]:
     first = 0
     for shard in shards(table.path):
-        found = read(shard, _columns(shard, table))
+        found = values(shard, _columns(shard, table))
+        text_alone = kind_of(shard) in TEXT_ALONE
         while batch := list(itertools.islice(found, BATCH_ROWS)):
-            columns = zip(*batch, strict=True)
-            yield Rows(first, {role: list(each) for role, each in zip(table.columns, columns, strict=True)})
+            columns = zip(table.columns, zip(*batch, strict=True), strict=True)
+            yield Rows(first, {role: list(_converted(role, each, table, text_alone)) for role, each in columns})
             first += len(batch)
     if first == 0:
         raise _no_rows(table)
+
+
+def _converted(role: str, column: Iterable[Any], table: Table, text_alone: bool) -> Iterable[Any]:
+    if role not in table.kept:
+        return map(as_text, column)
+    if not text_alone or role not in table.as_json:
+        return column
+    return (_from_json(("" if role in table.empty else None) if value is None else value) for value in column)
+
+
+def _from_json(value: str | None) -> Any:
+    """The list or mapping that a text may be, else the text."""
+    if not value or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def shards(path: Path) -> list[Path]:
@@ -110,9 +126,10 @@ def _no_rows(table: Table) -> UserError:
 
 def _columns(path: Path, table: Table) -> list[str | None]:
     """The column of each role, checked to be there; None for a role that has none."""
-    if table.lists and kind_of(path) in ("CSV", "TSV"):
+    lists = [role for role in table.lists if table.columns.get(role) is not None]
+    if lists and kind_of(path) in TEXT_ALONE:
         raise UserError(
-            f"{path} ({table.key}) must hold lists of tokens and tags, but a {kind_of(path)} file has no lists.",
+            f"{path} ({table.key}) must hold lists of {' and '.join(lists)}, but a {kind_of(path)} file has no lists.",
             "Give JSON lines or Parquet.",
             "data",
         )

@@ -79,11 +79,12 @@ def _made(summary: Mapping[str, Any]) -> str:
     if not summary["made"]:
         return ""
     unit = "documents and repeated texts" if summary["by_document"] else "repeated texts"
+    strata = "class and group" if summary.get("by_class", True) else "group"
     aside = sum(summary["set_aside"].values())
     pool = f" {aside:,} rows of the pool are set aside because they belong to these splits." if aside else ""
     return (
         f'<p class="soft">{escape(" and ".join(summary["made"]))} split off the training rows with seed '
-        f"{summary['seed']}, stratified by class and group, {unit} kept whole.{pool}</p>"
+        f"{summary['seed']}, stratified by {strata}, {unit} kept whole.{pool}</p>"
     )
 
 
@@ -196,8 +197,9 @@ def _histogram(bins: Mapping[str, int], width: int, max_length: int) -> str:
 
 
 def _footer(verdicts: Mapping[str, Any], docs: bool) -> str:
+    classes = f"Classes: {escape(', '.join(verdicts['labels'][:50]))}. " if verdicts["labels"] else ""
     link = 'More detail: <a href="data_docs/index.html">Data Docs</a> (they need a network). ' if docs else ""
     return (
         f"<p class=\"soft\">{link}Rows are counted from 0 over a source's files in order; a header doesn't count. "
-        f"Classes: {escape(', '.join(verdicts['labels'][:50]))}. The same verdicts for machines: gate.json.</p>"
+        f"{classes}The same verdicts for machines: gate.json.</p>"
     )

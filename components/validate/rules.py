@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from components.params.columns import ABOUT
 from components.params.data import BalanceRule, Data, RowsRule, Rule, Rules, Severity, ShareRule
+from components.validate.tables import reads_pairs
 
 LABELLED = ("train", "validation", "test")
 Frame = Literal["rows", "classes", "columns"]
@@ -50,7 +52,7 @@ class Context:
     """What the checks depend on besides the rules: the splits there are and how to read them."""
 
     data: Data
-    labels: Sequence[str]
+    labels: Sequence[str]  # that targets may name
     splits: Sequence[str]
     columns: Mapping[str, Sequence[str]]  # of each file, by the split it was given for
 
@@ -80,10 +82,11 @@ def build_checks(rules: Rules, context: Context) -> list[Check]:
 
 
 def _schema(name: str, rule: Rule, context: Context) -> Iterator[Check]:
-    named = context.data.columns
+    named, task = context.data.columns, context.data.kind
+    read = [role for role in (*task.columns, *task.optional) if role != task.target]
     for split, columns in context.columns.items():
-        texts = [column for column in (named.text, named.text_pair) if column]
-        wanted = texts if split == "unlabelled" else [column for column in named.model_dump().values() if column]
+        needed = read if split == "unlabelled" else [*read, task.target, *ABOUT]
+        wanted = [column for role in needed if (column := named.of(role))]
         arguments = {"column_set": wanted, "exact_match": False}
         what = f"the file of {split} lacks a column (it has {', '.join(columns)})"
         yield Check(name, rule.severity, split, "columns", "expect_table_columns_to_match_set", arguments, what)
@@ -106,8 +109,8 @@ def _across(fact: str, what: str) -> _Builder:
     """A builder of checks that no row shares something with a split held out from it."""
 
     def build(name: str, rule: Rule, context: Context) -> Iterator[Check]:
-        needed = {"document": context.data.columns.document, "text": context.data.columns.text_pair}
-        if needed.get(fact, "") is None:
+        needed = {"document": context.data.columns.document is not None, "text": reads_pairs(context.data)}
+        if not needed.get(fact, True):
             return
         for held_out in ("test", "validation"):
             kept_apart = {"test", held_out}  # validation against test is enough: the other way round is the same
@@ -128,27 +131,34 @@ def _flag_check(name: str, rule: Rule, split: str, column: str, what: str, near:
 
 def _known_label(name: str, rule: Rule, context: Context) -> Iterator[Check]:
     listed = ", ".join(map(repr, context.labels[:10])) + (" ..." if len(context.labels) > 10 else "")
-    for split in context.labelled:
-        arguments = {"column": "label", "value_set": list(context.labels), "mostly": _mostly(rule)}
-        what = f"rows of {split} with a label other than {listed}"
-        yield Check(name, rule.severity, split, "rows", "expect_column_values_to_be_in_set", arguments, what)
+    for split in context.labelled if context.labels else ():
+        yield _flag_check(name, rule, split, "unknown_label", f"rows of {split} with a label other than {listed}", None)
+
+
+def _language_mix(name: str, rule: Rule, context: Context) -> Iterator[Check]:
+    for split in context.splits:
+        if split != "train":
+            what = f"rows of {split} mainly written in a script that fewer than 1% of the training rows are written in"
+            yield _flag_check(name, rule, split, "other_script", what, None)
 
 
 def _truncated(name: str, rule: Rule, context: Context) -> Iterator[Check]:
-    for split in context.splits:
+    for split in context.splits if context.data.windows.stride is None else ():
         arguments = {"column": "tokens", "max_value": context.data.max_length, "mostly": _mostly(rule)}
         what = f"rows of {split} longer than {context.data.max_length} tokens"
         yield Check(name, rule.severity, split, "rows", "expect_column_values_to_be_between", arguments, what)
 
 
 def _rows_per_class(name: str, rule: RowsRule, context: Context) -> Iterator[Check]:
-    for split in context.labelled:
+    for split in context.labelled if context.data.kind.rows_by_class else ():
         arguments = {"column": "rows", "min_value": rule.min_rows}
         what = f"classes of {split} with fewer than {rule.min_rows} rows"
         yield Check(name, rule.severity, split, "classes", "expect_column_values_to_be_between", arguments, what)
 
 
 def _class_balance(name: str, rule: BalanceRule, context: Context) -> Iterator[Check]:
+    if not context.data.kind.rows_by_class:
+        return
     arguments = {"column": "share", "min_value": rule.min_share}
     what = f"classes of train with less than {rule.min_share:.3g} of the rows"
     yield Check(name, rule.severity, "train", "classes", "expect_column_values_to_be_between", arguments, what)
@@ -166,7 +176,9 @@ _BUILDERS: dict[str, _Builder] = {
     "missing_label": _flag("missing_label", "without a label", labelled=True),
     "blank_text": _flag("blank", "whose text is blank"),
     "known_label": _known_label,
+    "sound_rows": _flag("faulty", "that can't be used"),
     "encoding": _flag("damaged", "with marks of a wrong decoding"),
+    "language_mix": _language_mix,
     "truncated": _truncated,
     "duplicates": _flag("duplicate", "that repeat an earlier text", near=True),
     "conflicting_labels": _flag(

@@ -2,10 +2,11 @@
 
 The rule:
 
-1. Rows of the training file that share a document or a normalised text are linked; a unit is all rows that
-   hang together by such links. So documents stay whole and no text straddles two splits.
+1. Rows of the training file that share a document (where no column has them, what the task calls one) or a normalised
+   text are linked; a unit is all rows that hang together by such links. So documents stay whole and no text straddles
+   two splits.
 2. A unit that also stands in a split that was given (its document or a normalised text) stays in training.
-3. The other units are stratified by their most frequent label and their most frequent group.
+3. The other units are stratified by their most frequent stratum (as the task says; a class is one) and group.
 4. Within a stratum they are ordered by md5 of the seed and the unit's name (its smallest text digest: the order of the
    file doesn't matter). They fill test, then validation, then training: a unit goes to test if the middle of its
    rows lies within the first ``data.split.test`` of the stratum's rows, to validation if it lies within the next
@@ -31,7 +32,7 @@ def place_rows(database: duckdb.DuckDBPyConnection, data: Data) -> list[str]:
         database.execute("CREATE TABLE placed AS SELECT source, row, source AS split, false AS set_aside FROM measured")
         return made
     _make_links(database)
-    if data.columns.document is not None:
+    if _one(database.execute("SELECT count(document) FROM measured WHERE source = 'train'")) != (0,):
         _join_documents(database)
     test = data.split.test if "test" in made else 0.0
     validation = data.split.validation if "validation" in made else 0.0
@@ -73,7 +74,7 @@ def _one(result: duckdb.DuckDBPyConnection) -> tuple[int, ...]:
 
 _UNITS = """
     CREATE TABLE members AS
-    SELECT row, unit, label, "group", same_form, measured.document
+    SELECT row, unit, stratum, "group", same_form, measured.document
     FROM measured JOIN (SELECT DISTINCT form, unit FROM links)
       ON form = hex(coalesce(same_form, encode('row ' || row)))
     WHERE source = 'train';
@@ -85,21 +86,21 @@ _UNITS = """
        OR document IN (SELECT document FROM given WHERE document IS NOT NULL);
 
     CREATE TABLE units AS
-    WITH label_counts AS (SELECT unit, coalesce(label, '') AS label, count(*) AS n FROM members GROUP BY ALL),
+    WITH stratum_counts AS (SELECT unit, stratum, count(*) AS n FROM members GROUP BY ALL),
          group_counts AS (SELECT unit, coalesce("group", '') AS "group", count(*) AS n FROM members GROUP BY ALL),
-         labels AS (SELECT unit, first(label ORDER BY n DESC, label) AS label, sum(n) AS n
-                    FROM label_counts GROUP BY unit),
+         strata AS (SELECT unit, first(stratum ORDER BY n DESC, stratum) AS stratum, sum(n) AS n
+                    FROM stratum_counts GROUP BY unit),
          groups AS (SELECT unit, first("group" ORDER BY n DESC, "group") AS "group" FROM group_counts GROUP BY unit)
-    SELECT unit, label, "group", n FROM labels JOIN groups USING (unit)
+    SELECT unit, stratum, "group", n FROM strata JOIN groups USING (unit)
     WHERE unit NOT IN (SELECT unit FROM pinned);
 """
 
 _CUT = """
     CREATE TABLE cut AS
     WITH lined_up AS (
-        SELECT unit, (sum(n) OVER line - n / 2) / sum(n) OVER (PARTITION BY label, "group") AS middle
+        SELECT unit, (sum(n) OVER line - n / 2) / sum(n) OVER (PARTITION BY stratum, "group") AS middle
         FROM units
-        WINDOW line AS (PARTITION BY label, "group" ORDER BY md5($seed || ' ' || unit), unit
+        WINDOW line AS (PARTITION BY stratum, "group" ORDER BY md5($seed || ' ' || unit), unit
                         ROWS UNBOUNDED PRECEDING))
     SELECT unit,
            CASE WHEN middle < $test THEN 'test' WHEN middle < $held_out THEN 'validation' ELSE 'train' END AS split

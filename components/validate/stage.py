@@ -14,12 +14,12 @@ from components.errors import UserError
 from components.ml.models.folders import check_folder
 from components.params.data import Data, Validate
 from components.validate.beside import covered, doubts, near_line, seen_in_test
+from components.validate.classes import known_names
 from components.validate.database import connect
 from components.validate.facts import (
     SPLITS,
     compute_facts,
     groups_of_training,
-    known_labels,
     summary,
     write_facts,
     write_splits,
@@ -34,6 +34,7 @@ from components.validate.reading import check_files, shards
 from components.validate.report import REPORT, write_report
 from components.validate.rules import Context, build_checks
 from components.validate.splits import place_rows
+from components.validate.tables import reads_pairs
 from components.validate.tasks import write_tasks
 from components.validate.tokens import token_counter
 from components.validate.verdicts import Frames, judge
@@ -61,55 +62,57 @@ def run(*, data_folder: Path, base_model: Path, data: Data, settings: Validate, 
     check_folder(base_model, data.max_length)
     with tempfile.TemporaryDirectory(dir=output) as scratch:
         measured = Path(scratch) / "measured.parquet"
-        measure(data, data_folder.parent, token_counter(base_model), measured)
+        measure(data, data_folder.parent, token_counter(base_model, data.kind.markers), measured)
         with connect(measured, Path(scratch) / "spill") as database:
-            labels = known_labels(database, data)
+            names = known_names(database, data)
             made = place_rows(database, data)
             find_near(database, data.near_duplicate, Path(scratch))
-            compute_facts(database, labels, data.max_length)
-            about = _about(data, made) | _beside(database, data, data_folder.parent, labels, Path(scratch))
-            verdicts = _gate(database, data_folder.parent, data, settings, labels)
-            verdicts["summary"] = summary(database, data.max_length) | about
+            compute_facts(database, names, data.max_length)
+            about = _about(database, data, made) | _beside(database, data, data_folder.parent, names, Path(scratch))
+            verdicts = _gate(database, data_folder.parent, data, settings, names)
+            verdicts["summary"] = summary(database, data.max_length, data.kind.rows_by_class) | about
             write_report(verdicts, REPORT)
             _stop_or_warn(verdicts)
             (Path(scratch) / "tasks").rename(output / "tasks")
             folders = digests(data.models, data_folder.parent)
             contents = {"gate.json": verdicts, "folders.json": folders}
-            _write(database, labels, data.columns.text_pair is not None, contents, output)
+            _write(database, data, names, contents, output)
     _tell(verdicts["summary"])
 
 
 def _gate(
-    database: duckdb.DuckDBPyConnection, root: Path, data: Data, settings: Validate, labels: list[str]
+    database: duckdb.DuckDBPyConnection, root: Path, data: Data, settings: Validate, names: list[str]
 ) -> dict[str, Any]:
     from components.validate.gate import evaluate
 
     columns = {split: column_names(shards(root / name)[0]) for split, name in data.files.items()}
     splits = [split for split in SPLITS if split != "unlabelled" or split in data.files]
-    context = Context(data, labels, splits, columns)
+    context = Context(data, names, splits, columns)
     checks = build_checks(settings.rules, context)
     outcomes = evaluate(checks, Frames(database, context), REPORT / "data_docs")
     return judge(database, settings.rules, context, checks, outcomes)
 
 
-def _about(data: Data, made: list[str]) -> dict[str, Any]:
+def _about(database: duckdb.DuckDBPyConnection, data: Data, made: list[str]) -> dict[str, Any]:
+    ((documents,),) = database.execute("SELECT count(document) FROM measured").fetchall()
     return {
         "files": data.files,
         "max_length": data.max_length,
         "made": {split: getattr(data.split, split) for split in made},
         "seed": data.split.seed,
-        "by_document": data.columns.document is not None,
+        "by_document": data.columns.document is not None or documents > 0,
+        "by_class": data.kind.rows_by_class,
     }
 
 
 def _beside(
-    database: duckdb.DuckDBPyConnection, data: Data, root: Path, labels: list[str], scratch: Path
+    database: duckdb.DuckDBPyConnection, data: Data, root: Path, names: list[str], scratch: Path
 ) -> dict[str, Any]:
     """What the gate tells beside its rules; what is to be written stands in ``scratch``/tasks and in the database."""
     return {
         "near": _near(database, data),
         "tasks": write_tasks(database, data, root, scratch, scratch / "tasks"),
-        "judgements": read_judgements(database, data, root, labels, scratch),
+        "judgements": read_judgements(database, data, root, names, scratch),
         "models": dict(sorted(data.models.items())),
     }
 
@@ -144,18 +147,21 @@ def _stop_or_warn(verdicts: dict[str, Any]) -> None:
 
 def _write(
     database: duckdb.DuckDBPyConnection,
-    labels: list[str],
-    paired: bool,
+    data: Data,
+    names: list[str],
     contents: dict[str, dict[str, Any]],
     output: Path,
 ) -> None:
-    rows = write_splits(database, output, paired)
+    task, paired = data.kind, reads_pairs(data)
+    labels = task.labels_of(names)
+    rows = write_splits(database, task, names, output, paired)
     write_facts(database, output / "facts")
     write_judgements(database, output / "judgements", paired)
-    schema = {"labels": labels, "groups": groups_of_training(database), "rows": rows}
+    schema = {"task": task.name, "labels": labels, "groups": groups_of_training(database), "rows": rows}
     for name, content in ({"schema.json": schema} | contents).items():
         (output / name).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    print(f"{len(labels)} classes; rows: " + ", ".join(f"{split} {count:,}" for split, count in rows.items()))
+    told = f"{len(labels)} classes" if task.least_labels else task.name
+    print(f"{told}; rows: " + ", ".join(f"{split} {count:,}" for split, count in rows.items()))
 
 
 def _tell(summary: dict[str, Any]) -> None:

@@ -8,38 +8,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
-import pyarrow as pa
 
 from components.errors import UserError
+from components.ml.tasks.task import Task
 from components.params.data import Data, Split
 from components.params.section import nearest
+from components.validate.canonical import BATCH_ROWS, canonical, layout
+from components.validate.classes import MOST_LABELS, no_classes
 from components.validate.database import quoted
-from components.validate.facts import MOST_LABELS
 from components.validate.problems import SHOWN, Problems
 from components.validate.shards import write_shards
-from components.validate.tables import Table, task_table
+from components.validate.tables import Table, is_paired, task_table
 from components.validate.task_rows import read_task_rows
 
 _Split = Literal["train", "validation"]
 SPLITS: tuple[_Split, ...] = ("train", "validation")
-TEXTS, TOKENS = "text-classification", "token-classification"
-SCHEMAS = {
-    TEXTS: pa.schema(
-        [pa.field("row", pa.int64()), pa.field("text", pa.string()), pa.field("label", pa.int32())],
-    ),
-    TOKENS: pa.schema(
-        [
-            pa.field("row", pa.int64()),
-            pa.field("tokens", pa.list_(pa.string())),
-            pa.field("tags", pa.list_(pa.int32())),
-        ]
-    ),
-}
-_COLUMNS = {
-    TEXTS: "row, pieces[1] AS text, list_position($labels, labels[1]) - 1 AS label",
-    TOKENS: """row, pieces AS tokens,
-               list_transform(labels, lambda tag: list_position($labels, tag) - 1) AS tags""",
-}
 
 
 def write_tasks(
@@ -76,66 +59,60 @@ def _write_task(
 ) -> dict[str, Any]:
     task = data.tasks[name]
     tables = {split: task_table(name, task, split, root) for split in SPLITS if getattr(task, split) is not None}
-    _read(database, tables, scratch)
-    labels = _labels(database, tables["train"])
+    _read(database, tables, task.kind, scratch)
+    names = _names(database, tables["train"], task.kind)
     if "validation" in tables:
-        _refuse_unseen(database, tables["validation"], labels)
+        _refuse_unseen(database, tables["validation"], names)
     else:
         _hold_out(database, tables["train"], data.split)
+    paired = is_paired(tables["train"], task.kind)
     return {
         "type": task.type,
         "files": {split: getattr(task, split) for split in tables},
-        "rows": {split: _write_split(database, task.type, labels, split, folder / split) for split in SPLITS},
-        "labels": labels,
+        "rows": {split: _write_split(database, task.kind, paired, names, split, folder / split) for split in SPLITS},
+        "labels": task.kind.labels_of(names),
         "test_texts": _test_texts(database),
     }
 
 
-def _read(database: duckdb.DuckDBPyConnection, tables: Mapping[_Split, Table], scratch: Path) -> None:
+def _read(database: duckdb.DuckDBPyConnection, tables: Mapping[_Split, Table], task: Task, scratch: Path) -> None:
     """Make the views ``task_given`` (split, columns of ``READ``) and ``task`` (the same rows in their final splits)."""
     selects = []
     for split, table in tables.items():
         path = scratch / f"task-{split}.parquet"
-        read_task_rows(table, path)
+        read_task_rows(table, task, path)
         selects.append(f"SELECT '{split}' AS split, * FROM read_parquet({quoted(path)})")
     database.execute(f"CREATE OR REPLACE VIEW task_given AS {' UNION ALL '.join(selects)}")
     database.execute("CREATE OR REPLACE VIEW task AS SELECT * FROM task_given")
 
 
-def _labels(database: duckdb.DuckDBPyConnection, table: Table) -> list[str]:
-    """The labels of the training rows, sorted."""
-    query = f"SELECT DISTINCT unnest(labels) FROM task WHERE split = 'train' LIMIT {MOST_LABELS + 1}"
-    found = sorted(label for (label,) in database.execute(query).fetchall())
-    if 2 <= len(found) <= MOST_LABELS:
+def _names(database: duckdb.DuckDBPyConnection, table: Table, task: Task) -> list[str]:
+    """The classes that the training rows name, sorted."""
+    query = f"SELECT DISTINCT unnest(names) FROM task WHERE split = 'train' LIMIT {MOST_LABELS + 1}"
+    found = sorted(name for (name,) in database.execute(query).fetchall())
+    if not task.least_labels or task.least_labels <= len(found) <= MOST_LABELS:
         return found
-    number = f"only {len(found)}" if len(found) < 2 else f"more than {MOST_LABELS}"
-    column = table.columns["tags" if table.lists else "label"]
-    raise UserError(
-        f"{table.path} ({table.key}) has {number} different labels in the column '{column}': {', '.join(found[:5])}"
-        f"{' ...' if len(found) > 5 else ''}",
-        f"Name the column of the classes in {table.columns_key}; classification needs at least 2.",
-        "data",
-    )
+    file, column = f"{table.path} ({table.key})", table.columns[task.target]
+    raise no_classes(file, column, found, task.least_labels, table.columns_key, task.target)
 
 
-def _refuse_unseen(database: duckdb.DuckDBPyConnection, table: Table, labels: list[str]) -> None:
+def _refuse_unseen(database: duckdb.DuckDBPyConnection, table: Table, names: list[str]) -> None:
     """Refuse validation rows with a label that no training row has."""
-    unseen = """FROM (SELECT row, unnest(labels) AS label FROM task WHERE split = 'validation')
-                WHERE NOT list_contains($labels, label)"""
-    ((rows,),) = database.execute(f"SELECT count(DISTINCT row) {unseen}", {"labels": labels}).fetchall()
+    unseen = """FROM (SELECT row, unnest(names) AS label FROM task WHERE split = 'validation')
+                WHERE NOT list_contains($names::VARCHAR[], label)"""
+    ((rows,),) = database.execute(f"SELECT count(DISTINCT row) {unseen}", {"names": names}).fetchall()
     if rows:
         query = f"SELECT row, min(label) {unseen} GROUP BY row ORDER BY row LIMIT {SHOWN}"
-        examples = database.execute(query, {"labels": labels}).fetchall()
+        examples = database.execute(query, {"names": names}).fetchall()
         problems = Problems(table)
-        shown = [(row, f"{label!r}{nearest(label, labels[:20])}") for row, label in examples]
+        shown = [(row, f"{label!r}{nearest(label, names[:20])}") for row, label in examples]
         problems.add_many("with a label that no training row has", rows, shown)
         problems.stop("Mend these labels, or give training rows that have them.")
 
 
 def _hold_out(database: duckdb.DuckDBPyConnection, table: Table, split: Split) -> None:
-    """Split validation rows off, by whole normalised texts within a class, as ``splits.py`` does for the test."""
-    values = {"seed": str(split.seed), "share": split.validation, "by_class": not table.lists}
-    database.execute(_HELD_OUT, values)
+    """Split validation rows off, by whole normalised texts within a stratum, as ``splits.py`` does for the test."""
+    database.execute(_HELD_OUT, {"seed": str(split.seed), "share": split.validation})
     ((texts, held_out),) = database.execute("SELECT count(*), count(*) FILTER (held_out) FROM task_texts").fetchall()
     if not 0 < held_out < texts:
         raise UserError(
@@ -146,7 +123,7 @@ def _hold_out(database: duckdb.DuckDBPyConnection, table: Table, split: Split) -
     database.execute("""
         CREATE OR REPLACE VIEW task AS
         SELECT CASE WHEN held_out THEN 'validation' ELSE 'train' END AS split, task_given.* EXCLUDE (split)
-        FROM task_given JOIN task_texts USING (form)
+        FROM task_given JOIN task_texts USING (unit)
     """)
 
 
@@ -154,25 +131,28 @@ def _hold_out(database: duckdb.DuckDBPyConnection, table: Table, split: Split) -
 _HELD_OUT = """
     CREATE OR REPLACE TABLE task_texts AS
     WITH texts AS (
-        SELECT form, CASE WHEN $by_class THEN min(labels[1]) ELSE '' END AS stratum, count(*) AS n
-        FROM task_given GROUP BY form
+        SELECT unit, min(stratum) AS stratum, count(*) AS n FROM task_given GROUP BY unit
     ), lined_up AS (
-        SELECT form, (sum(n) OVER line - n / 2) / sum(n) OVER (PARTITION BY stratum) < $share AS within,
-               row_number() OVER (ORDER BY md5($seed || ' ' || hex(form)), form) AS place
+        SELECT unit, (sum(n) OVER line - n / 2) / sum(n) OVER (PARTITION BY stratum) < $share AS within,
+               row_number() OVER (ORDER BY md5($seed || ' ' || hex(unit)), unit) AS place
         FROM texts
-        WINDOW line AS (PARTITION BY stratum ORDER BY md5($seed || ' ' || hex(form)), form
+        WINDOW line AS (PARTITION BY stratum ORDER BY md5($seed || ' ' || hex(unit)), unit
                         ROWS UNBOUNDED PRECEDING))
-    SELECT form, CASE WHEN NOT bool_or(within) OVER () THEN place = 1 AND count(*) OVER () > 1
+    SELECT unit, CASE WHEN NOT bool_or(within) OVER () THEN place = 1 AND count(*) OVER () > 1
                       WHEN bool_and(within) OVER () THEN place < count(*) OVER ()
                       ELSE within END AS held_out
     FROM lined_up
 """
 
 
-def _write_split(database: duckdb.DuckDBPyConnection, kind: str, labels: list[str], split: str, folder: Path) -> int:
-    query = f"SELECT {_COLUMNS[kind]} FROM task WHERE split = $split ORDER BY row"
-    reader = database.sql(query, params={"labels": labels, "split": split}).to_arrow_reader()
-    return write_shards(reader, SCHEMAS[kind], folder)
+def _write_split(
+    database: duckdb.DuckDBPyConnection, task: Task, paired: bool, names: list[str], split: str, folder: Path
+) -> int:
+    ((worded,),) = database.execute("SELECT count(words) > 0 FROM task").fetchall()
+    schema = layout(task, paired, worded, about=False)
+    reader = database.sql("SELECT * FROM task WHERE split = $split ORDER BY row", params={"split": split})
+    places = {name: place for place, name in enumerate(names)}
+    return write_shards(canonical(reader.to_arrow_reader(BATCH_ROWS), task, places, schema), schema, folder)
 
 
 def _test_texts(database: duckdb.DuckDBPyConnection) -> int:

@@ -9,8 +9,10 @@ from components.ml.models.folders import no_tokenizer
 from components.ml.rows.inputs import Input, encode
 
 
-def token_counter(folder: Path) -> Callable[[Sequence[Input]], list[int]]:
+def token_counter(folder: Path, markers: Sequence[str] = ()) -> Callable[[Sequence[Input]], list[int]]:
     """A function from texts or pairs to their lengths in tokens, special tokens included, before any truncation.
+
+    ``markers`` are tokens that a task adds to the vocabulary.
 
     Raises:
         UserError: the folder's tokenizer can't be loaded.
@@ -21,6 +23,8 @@ def token_counter(folder: Path) -> Callable[[Sequence[Input]], list[int]]:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise no_tokenizer(folder, str(error).strip().splitlines()[0]) from None
+
+    tokenizer.add_tokens(list(markers), special_tokens=True)
 
     def count(inputs: Sequence[Input]) -> list[int]:
         if not inputs:

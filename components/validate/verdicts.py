@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+from components.validate.classes import class_counts, unknown_names
 from components.validate.database import shown
+from components.validate.faults import faults_of
 from components.validate.messages import class_sentence, share_sentence
 from components.validate.rules import Check, Context, Outcome, bound, rule_settings
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 EXAMPLES = 10
 SHORT = 160  # characters of an example's text
+
+
+_NULLABLE = {"unknown_label": "CASE WHEN label IS NOT NULL THEN unknown_label END AS unknown_label"}
+"""Facts that say nothing of rows without a label."""
 
 
 class Frames:
@@ -36,22 +42,11 @@ class Frames:
             return pd.DataFrame(columns=list(self.context.columns[split]))
         if frame == "classes":
             return pd.DataFrame(class_counts(self.database, split)).set_index("label")
-        named = ", ".join(["row", *columns])
+        named = ", ".join(["row", *(_NULLABLE.get(column, column) for column in columns)])
         query = f"SELECT {named} FROM facts WHERE split = $split AND NOT set_aside ORDER BY row"
         table: pa.Table = self.database.sql(query, params={"split": split}).to_arrow_table()
         found: pd.DataFrame = table.to_pandas(strings_to_categorical=True)
         return found.set_index("row")
-
-
-def class_counts(database: duckdb.DuckDBPyConnection, split: str) -> list[dict[str, Any]]:
-    """Rows and share of every known label in a split, among the rows with a known label."""
-    query = """
-        SELECT label, count(row) AS rows, count(row) / greatest(sum(count(row)) OVER (), 1) AS share
-        FROM labels LEFT JOIN (SELECT * FROM facts WHERE split = $split) USING (label)
-        GROUP BY label, index ORDER BY index
-    """
-    found = database.execute(query, {"split": split}).fetchall()
-    return [{"label": label, "rows": rows, "share": float(share)} for label, rows, share in found]
 
 
 def judge(
@@ -107,7 +102,9 @@ def _verdict(
             }
             for check, outcome in pairs
         ],
-        "findings": [finding for check, outcome in broken for finding in _findings(database, rule, check, outcome)],
+        "findings": [
+            finding for check, outcome in broken for finding in _findings(database, rule, check, outcome, context)
+        ],
         "examples": _shared_out(database, broken, context),
     }
 
@@ -122,24 +119,42 @@ def _observed(database: duckdb.DuckDBPyConnection, check: Check, outcome: Outcom
 
 
 def _findings(
-    database: duckdb.DuckDBPyConnection, rule: Rule, check: Check, outcome: Outcome
+    database: duckdb.DuckDBPyConnection, rule: Rule, check: Check, outcome: Outcome, context: Context
 ) -> Iterator[dict[str, str]]:
-    """What a failed check says: a sentence, or for classes one for each."""
-    if check.frame == "classes":
+    """What a failed check says: a sentence, or for classes and faults one for each."""
+    if check.rule == "sound_rows":
+        yield from _faults(database, check, context)
+    elif check.frame == "classes":
         for found in class_counts(database, check.split):
             if found["label"] in outcome.breaking:
                 yield {"what": check.what, "says": class_sentence(found, bound(rule), check.split)}
     elif "column" in check.arguments:
-        found = _unknown_labels(database, check.split) if check.rule == "known_label" else {}
-        yield {"what": check.what, "says": share_sentence(check, outcome, bound(rule)["max_share"], found)}
+        named = _named(database, check)
+        yield {"what": check.what, "says": share_sentence(check, outcome, bound(rule)["max_share"], named)}
     else:
         yield {"what": check.what, "says": check.what}
 
 
-def _unknown_labels(database: duckdb.DuckDBPyConnection, split: str) -> dict[str, int]:
-    query = """SELECT label, count(*) AS n FROM facts WHERE split = $split AND unknown_label
-               GROUP BY label ORDER BY n DESC, label LIMIT 5"""
-    return dict(database.execute(query, {"split": split}).fetchall())
+def _named(database: duckdb.DuckDBPyConnection, check: Check) -> dict[str, int]:
+    """What a sentence names of the rows that break a rule: unknown labels or other scripts, with their rows."""
+    if check.rule == "known_label":
+        return unknown_names(database, check.split)
+    if check.rule != "language_mix":
+        return {}
+    query = """SELECT script, count(*) AS n FROM facts WHERE split = $split AND other_script AND NOT set_aside
+               GROUP BY script ORDER BY n DESC, script LIMIT 5"""
+    return dict(database.execute(query, {"split": check.split}).fetchall())
+
+
+def _faults(database: duckdb.DuckDBPyConnection, check: Check, context: Context) -> Iterator[dict[str, str]]:
+    """Each kind of fault with the rows that have it, and where they stand."""
+    for what, rows, examples in faults_of(database, "drawn", "split", check.split):
+        shown = ", ".join(
+            f"row {row} of {context.data.files[source]}" + (f" ({detail})" if detail else "")
+            for row, source, detail in examples
+        )
+        count = f"{rows:,} row{'s' * (rows > 1)} of {check.split}"
+        yield {"what": f"{check.what}: {what}", "says": f"{count} {what}: {shown}{', ...' * (rows > len(examples))}"}
 
 
 def _shared_out(database: duckdb.DuckDBPyConnection, broken: _Pairs, context: Context) -> list[dict[str, Any]]:
@@ -158,7 +173,7 @@ def _examples(
     """The failing rows of a check with their shortened texts and, if that is the rule, the row each is like."""
     text = shown("measured")
     query = f"""
-        SELECT drawn.row, drawn.source, drawn.label, drawn.document, drawn.tokens, {text}[:$short],
+        SELECT drawn.row, drawn.source, drawn.label[:$short], drawn.document, drawn.tokens, {text}[:$short],
             length({text}) > $short, min(other.row), min(other.source)
         FROM drawn JOIN measured USING (source, row)
         LEFT JOIN drawn AS other ON other.same_form = drawn.same_form AND other.split = $near

@@ -13,6 +13,7 @@ from rich.text import Text
 from flows.commands import common
 
 if TYPE_CHECKING:
+    from components.ml.tasks.task import Metric
     from flows.tracking.champions import Champions, Version
 
 Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the decision.")]
@@ -38,14 +39,18 @@ def rollback(reason: Reason = None) -> None:
 
 def decisions(as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
     """What was decided of each version of the registered model, the newest first."""
+    from flows.tracking.headline import headline_of
+
     champions = _champions()
-    found = [_told(version) for version in champions.versions()]
+    versions = champions.versions()
+    found = [_told(version) for version in versions]
     if as_json:
         typer.echo(json.dumps({"registered_model": champions.name, "versions": found}, ensure_ascii=False))
     elif not found:
         typer.echo(f"'{champions.name}' has no version yet: `stillhouse run`.")
     else:
-        common.console().print(_table(champions.name, found))
+        metrics = [headline_of(version.decision or {}) for version in versions]
+        common.console().print(_table(champions.name, found, metrics))
 
 
 def _champions() -> Champions:
@@ -93,16 +98,16 @@ def _told(version: Version) -> dict[str, Any]:
     return {"version": version.number, "aliases": list(version.aliases)} | {key: decision.get(key) for key in keys}
 
 
-def _table(name: str, found: list[dict[str, Any]]) -> Table:
+def _table(name: str, found: list[dict[str, Any]], metrics: list[Metric]) -> Table:
     table = Table(title=name, box=None, title_justify="left", header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
     for column in ("version", "when (UTC)", "promoted", "difference"):
         table.add_column(column, no_wrap=True)
     table.add_column("why", overflow="fold")
-    for told in found:
+    for told, metric in zip(found, metrics, strict=True):
         aliases = f" ({', '.join(told['aliases'])})" if told["aliases"] else ""
         when = (told["time"] or "")[:16].replace("T", " ")
         why = (told["reasons"] or ["not decided yet"])[0]
-        table.add_row(*map(Text, (told["version"] + aliases, when, _promoted(told), _difference(told), why)))
+        table.add_row(*map(Text, (told["version"] + aliases, when, _promoted(told), _difference(told, metric), why)))
     return table
 
 
@@ -110,9 +115,11 @@ def _promoted(told: Mapping[str, Any]) -> str:
     return "-" if told["promoted"] is None else "yes" if told["promoted"] else "no"
 
 
-def _difference(told: Mapping[str, Any]) -> str:
-    """In points of accuracy, with its interval."""
+def _difference(told: Mapping[str, Any], metric: Metric) -> str:
+    """In points of accuracy or whatever was compared, with its interval."""
+    from flows.tracking.headline import change
+
     if told["difference"] is None:
         return "-"
     low, high = told["ci"]
-    return f"{100 * told['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{change(metric, told['difference'])} ({change(metric, low)} to {change(metric, high)})"

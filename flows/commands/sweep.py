@@ -24,7 +24,9 @@ def sweep(
         list[str],
         typer.Argument(help="KEY=VALUE,VALUE,...; [0,2] is one value.", metavar="KEY=VALUE,...", show_default=False),
     ],
-    metric: Annotated[str, typer.Option(help="What to rank by: MODEL.METRIC.")] = "lora.accuracy",
+    metric: Annotated[
+        str | None, typer.Option(help="What to rank by: MODEL.METRIC; else the task's headline, as lora.accuracy.")
+    ] = None,
     parallel: Annotated[
         int | None, typer.Option(min=1, help="How many stages may run at once; else cores / runtime.threads.")
     ] = None,
@@ -43,10 +45,12 @@ def sweep(
     """
     from flows.sweeping import grid as grids
     from flows.sweeping.prepare import experiment
+    from flows.sweeping.prepare import task as task_of
     from flows.sweeping.results import check_metric
 
     workspace, console = common.workspace(), common.console()
-    values, metric = grids.parse(grid), check_metric(metric)
+    values, task = grids.parse(grid), task_of(workspace.root)
+    ranked_by = check_metric(metric, task)
     if plan:
         from flows.sweeping.sweep import foresee
 
@@ -61,11 +65,11 @@ def sweep(
         workspace,
         values,
         experiment(workspace.root),
-        SweepOptions(metric, parallel, name, keep, pull, push),
+        SweepOptions(ranked_by, parallel, name, keep, pull, push, task.headline.key),
         console=console,
         say_plan=lambda prepared: _print_needs(console, prepared),
     )
-    _print_results(console, swept)
+    _print_results(console, swept, task.headline.key)
     if all(result.failure for result in swept.results):
         console.print("[bold red]Every combination failed.[/]")
         raise typer.Exit(1)
@@ -100,11 +104,11 @@ def _print_needs(console: Console, prepared: Sequence[Prepared]) -> None:
     )
 
 
-def _print_results(console: Console, swept: Swept) -> None:
+def _print_results(console: Console, swept: Swept, headline: str) -> None:
     from flows.sweeping.results import table
 
     console.print()
-    console.print(table(swept.results, swept.metric))
+    console.print(table(swept.results, swept.metric, headline))
     best = swept.results[0]
     if not best.failure:
         sets = " ".join(f"--set '{key}={value}'" for key, value in best.combination.texts.items())

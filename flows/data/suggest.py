@@ -8,8 +8,14 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 
+from components.ml.tasks.multi_label import MultiLabelClassification
+from components.ml.tasks.regression import Regression
+from components.ml.tasks.table import DEFAULT
+from components.ml.tasks.task import Task
+from components.params.columns import ABOUT
 from components.validate.formats import column_names
 from components.validate.reading import shards
+from flows.data import kinds
 
 # Words in a file's name, and names of columns, that tell what it holds; the first that is found counts.
 SPLITS = {
@@ -48,7 +54,7 @@ _WITHIN, _AT_THE_END = 1, 2  # how a name fits a word, see _fit
 
 
 def suggest_section(paths: Sequence[Path], unlabelled: Path | None = None) -> str:
-    """The ``data:`` section for files in data/, with the roles that their names and columns suggest.
+    """The ``data:`` section for files in data/, with the task and the roles that names, columns and rows suggest.
 
     A file without a role by its name is the training one. After it stand the keys of other sections that the
     files call for: a model folder as ``teacher.base``, and a fine-tune that names no group of other data.
@@ -59,14 +65,42 @@ def suggest_section(paths: Sequence[Path], unlabelled: Path | None = None) -> st
     """
     models = [path for path in paths if (path / "config.json").exists()]
     splits = _splits([path for path in paths if path not in models], unlabelled)
-    found = column_names(shards(splits["train"])[0]) if "train" in splits else []
-    columns, guessed = _columns(found)
-    lines = [f"  {name}: {_file(splits.get(name))}" for name in SPLITS]
+    task, found, columns, guessed = _read(splits.get("train"))
+    lines = [f"  task: {task}", *(f"  {name}: {_file(splits.get(name))}" for name in SPLITS)]
     pairs = ", ".join(f"{role}: {_plain(column)}" for role, column in columns.items())
     doubt = f"guessed: check {' and '.join(guessed)}; " if guessed else ""
     lines.append(f"  columns: {{{pairs}}}  # {doubt}found: {', '.join(map(_plain, found))}")
-    section = ["data:", *lines, "  labels: null", "  max_length: 128", "  models: {}", ""]
+    windows = "  windows: {stride: null, pooling: mean}"
+    section = ["data:", *lines, "  labels: null", "  max_length: 128", windows, "  models: {}", ""]
     return "\n".join([*section, *_other_sections(models, columns["group"])])
+
+
+def _read(train: Path | None) -> tuple[str, list[str], dict[str, str | None], list[str]]:
+    """The task, the columns that are found, role -> column, and the roles whose column is a guess."""
+    if train is None:
+        return DEFAULT, [], *_columns([])
+    shard = shards(train)[0]
+    found = column_names(shard)
+    if told := kinds.annotated(shard, found):
+        task, given = told
+        rest = _columns([name for name in found if name not in given.values()])[0]
+        return task, found, {**given, **{role: rest[role] for role in ABOUT if role not in given}}, []
+    labels = kinds.labels_column(shard, found)
+    columns, guessed = _columns([name for name in found if name != labels])
+    if labels:
+        return _task(MultiLabelClassification, columns, guessed, found, labels)
+    other = kinds.of_texts(shard, columns["text"], columns["label"])
+    if other == Regression.name:
+        return _task(Regression, columns, guessed, found, columns["label"])
+    return other or DEFAULT, found, columns, guessed
+
+
+def _task(
+    task: type[Task], columns: dict[str, str | None], guessed: list[str], found: list[str], target: str | None
+) -> tuple[str, list[str], dict[str, str | None], list[str]]:
+    """As ``_read`` says it, with the target's column under the name of its role."""
+    named = {task.target if role == "label" else role: column for role, column in columns.items()}
+    return task.name, found, named | {task.target: target}, [role for role in guessed if role != "label"]
 
 
 def _other_sections(models: Sequence[Path], group: str | None) -> list[str]:

@@ -21,6 +21,7 @@ import components
 from components import errors, runtime
 from components.errors import UserError
 from components.loader import load_params, load_yaml
+from components.params.columns import roles
 from components.params.project import Params
 from components.validate.reading import check_files
 from components.validate.report import REPORT
@@ -157,9 +158,9 @@ def _run(workspace: Workspace, place: Path) -> list[str]:
 def _read_as(place: Path) -> str:
     data = load_params(place / "params.yaml").data
     files = ", ".join(f"{split} {path}" for split, path in data.files.items())
-    pair = f", text_pair '{data.columns.text_pair}'" if data.columns.text_pair else ""
-    named = f"text '{data.columns.text}'{pair} and label '{data.columns.label}'"
-    return f"params.yaml doesn't name these files yet; they were read as {files}, with the columns {named}."
+    named = [f"{role} '{data.columns.of(role)}'" for role in roles(data.kind, about=()) if data.columns.of(role)]
+    read = f"the task {data.task} and the columns {' and '.join(filter(None, [', '.join(named[:-1]), named[-1]]))}"
+    return f"params.yaml doesn't name these files yet; they were read as {files}, with {read}."
 
 
 def _keep_report(place: Path, root: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
+from components.ml.tasks.table import TASKS
+from components.ml.tasks.task import Task
 from components.params.monitoring import Monitoring
 from components.params.project import Params
 from flows.drift import comparing, late, report, said, scored, shifts, texts, training, watched
@@ -68,12 +70,15 @@ def monitor(
     told in the report.
 
     Raises:
-        UserError: there is no model, no training rows, or something is wrong with the log or the labels.
+        UserError: there is no model, no training rows, something is wrong with the log or the labels, or the task has
+            no labels that a model can be right about by the row (``parameters``).
     """
     until = now or datetime.now(UTC)
     start = since or until - timedelta(days=params.monitoring.window_days)
     watched.check(workspace.root)
     version = watched.version(registered)
+    if labels is not None:
+        _check_task(params.data.kind)
     if labels is not None and not labels.is_file():
         raise late.unreadable(labels, "there is no such file")
     empty = _report(registered, version, params, start, until)
@@ -85,6 +90,18 @@ def monitor(
         found["retraining"] = training.start(workspace, params.monitoring.deployment, version.content or "")
         report.write(workspace.root, found)
     return found
+
+
+def _check_task(task: Task) -> None:
+    """See to it that labels that came later can be compared."""
+    if not task.classes_per_row:
+        known = ", ".join(name for name, one in TASKS.items() if one.classes_per_row)
+        raise UserError(
+            f"Labels that came later are compared where a row has one class ({known}); this project's task is "
+            f"{task.name}.",
+            "Leave out --labels: texts are compared whatever the task.",
+            "parameters",
+        )
 
 
 def _report(
@@ -123,7 +140,9 @@ def _compared(
         enough = logged.rows >= rules.min_rows
         reference: Said | None = None
         notes: list[str] = []
-        if enough or (labels and logged.rows):
+        if not params.data.kind.classes_per_row:
+            notes = [_only_texts(params.data.kind)]
+        elif enough or (labels and logged.rows):
             reference, notes = _on_test_rows(workspace, registered, version, group)
         tests: list[shifts.Shift] = []
         told = None
@@ -164,6 +183,13 @@ def _outcome(logged: scored.Logged, enough: bool, tests: list[shifts.Shift]) -> 
     if logged.rows:
         return report.TOO_FEW
     return report.OTHER_MODEL if logged.others else report.NOTHING
+
+
+def _only_texts(task: Task) -> str:
+    return (
+        "What the model says isn't looked at: predicted labels, confidence and labels that came later are compared "
+        f"where a row has one class, which {task.name} doesn't have. Texts are compared."
+    )
 
 
 def _on_test_rows(

@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from components.ml.rows.inputs import PAIR, TEXT
+from components.ml.rows.inputs import PAIR, TEXT, TOKENS
 from components.validate.database import quoted
 
 MEMORY, THREADS = "1GB", 2
@@ -90,13 +90,14 @@ def add(database: duckdb.DuckDBPyConnection, side: str, files: Sequence[Path], o
 
 
 def _read(files: Sequence[Path], only: ds.Expression) -> Iterator[pa.RecordBatch]:
-    """Numbered texts in the form that is compared; no row becomes a Python object."""
+    """Numbered texts in the form that is compared, rows of words as one text; no row becomes a Python object."""
     first = 0
     schema = pa.unify_schemas([pq.read_schema(path).remove_metadata() for path in files])
     found = ds.dataset([str(path) for path in files], schema=schema, format="parquet")
-    columns = [name for name in (TEXT, PAIR) if name in schema.names]
-    for batch in found.to_batches(columns, filter=only & ~ds.field(TEXT).is_null(), batch_size=ROWS_AT_ONCE):
-        text = batch[TEXT]
+    name = TEXT if TEXT in schema.names else TOKENS
+    columns = [name, *(PAIR for column in schema.names if column == PAIR)]
+    for batch in found.to_batches(columns, filter=only & ~ds.field(name).is_null(), batch_size=ROWS_AT_ONCE):
+        text = batch[TEXT] if name == TEXT else pc.binary_join(batch[TOKENS], " ")
         if PAIR in columns:  # null where a row isn't a pair
             text = pc.binary_join_element_wise(text, batch[PAIR], "\n", null_handling="skip")
         rows = pa.array(np.arange(first, first + len(text)))

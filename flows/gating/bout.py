@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from components.errors import UserError
+from components.ml.tasks.row_task import RowTask
+from components.ml.tasks.task import Task
 from components.params.project import Params
 from flows import compare
 from flows.gating import champion as logits
@@ -27,6 +33,7 @@ from flows.models import Model, contents, evaluated
 from flows.repo.workspace import Workspace
 from flows.settings import STATE
 from flows.tracking.champions import CHAMPION, Champions, Version
+from flows.tracking.headline import task_of
 from flows.tracking.record import CANDIDATES
 
 PREDICTIONS = Path("artifacts/evaluate/predictions")
@@ -53,6 +60,16 @@ class Bout:
     def test(self) -> str:
         """The hash of the test rows."""
         return self.workspace.output_hash(TEST) or "none"
+
+    @cached_property
+    def compared(self) -> dict[str, Any]:
+        """The comparison of the run's models."""
+        return compare.comparison(self.workspace.root)
+
+    @property
+    def task(self) -> Task:
+        """What the models do."""
+        return task_of(self.compared)
 
 
 def arrange(workspace: Workspace, params: Params, champions: Champions) -> Bout:
@@ -83,7 +100,8 @@ def gather(bout: Bout, champions: Champions, say: logits.Progress) -> Evidence:
         champions: gives the champion's model.
         say: is told how far its scoring is.
     """
-    predicted = paired.read_predictions(bout.workspace.root / PREDICTIONS / f"{bout.model.name}.parquet")
+    place = bout.workspace.root / PREDICTIONS / f"{bout.model.name}.parquet"
+    predicted = paired.read_predictions(place, bout.task, _labels(bout))
     challenger, champion = _challenger(bout, predicted.accuracy), bout.champion
     known = (champion.decision or {}).get("test") if champion else None
     gathered = Evidence(
@@ -91,8 +109,9 @@ def gather(bout: Bout, champions: Champions, say: logits.Progress) -> Evidence:
         bout.group,
         champion=champion.number if champion else None,
         other_test_set=known not in (None, bout.test),
+        headline=bout.task.headline,
     )
-    if (obstacle := without_files(bout, champions) or _before(bout)) or champion is None:
+    if (obstacle := without_files(bout, champions) or _before(bout) or _other_task(bout)) or champion is None:
         return dataclasses.replace(gathered, obstacle=obstacle)
     try:
         scored = _score(bout, champions, champion, say)
@@ -137,6 +156,17 @@ def _before(bout: Bout) -> tuple[str, str] | None:
     return None
 
 
+def _other_task(bout: Bout) -> tuple[str, str] | None:
+    """That the champion does something else."""
+    known = (bout.champion.decision or {}).get("task") if bout.champion else None
+    if bout.champion is None or known in (None, bout.task.name):
+        return None
+    return OTHER_LABELS, (
+        f"The champion, version {bout.champion.number}, is a model for {known}, the new one for {bout.task.name}: they "
+        f"can't be compared. To put the new model in its place: `stillhouse promote {bout.version.number}`."
+    )
+
+
 def _without(bout: Bout, champion: Version, error: UserError) -> str:
     return (
         f"The champion, version {champion.number}, can't be scored: {error.message} {error.remedy} "
@@ -155,14 +185,40 @@ def _others(bout: Bout, champion: Version, labels: list[str]) -> str:
 def _score(bout: Bout, champions: Champions, champion: Version, say: logits.Progress) -> logits.Scored:
     """The champion on today's test rows."""
     champions.check_files(champion)  # even where its logits are kept: it serves, and may be rolled back to
+    stored = _Stored(bout.task, champions, champion)
     return logits.score(
         bout.workspace.owner.root / CACHE,
         [champion.content or f"{champions.name} {champion.number}", bout.test],
         bout.workspace.root / TEST,
         _labels(bout),
-        lambda: champions.loaded(champion),
+        stored.loaded,
         say,
+        bout.task,
+        stored.tokenizer,
     )
+
+
+class _Stored:
+    """The champion, loaded when it is needed; its tokenizer, which its positions follow, stays."""
+
+    def __init__(self, task: Task, champions: Champions, version: Version) -> None:
+        self._task, self._champions, self._version = task, champions, version
+        self._tokenizer: Any = None
+
+    @contextlib.contextmanager
+    def loaded(self) -> Iterator[logits.Predict]:
+        """What gives logits: one vector for each row, or any number where rows have no one class."""
+        with self._champions.loaded(self._version) as predictor:
+            if not isinstance(self._task, RowTask):
+                self._tokenizer = predictor.tokenizer
+            yield predictor if self._task.classes_per_row else predictor.rows
+
+    def tokenizer(self) -> Any:
+        """None where a row as a whole is judged."""
+        if self._tokenizer is None and not isinstance(self._task, RowTask):
+            with self.loaded():
+                pass
+        return self._tokenizer
 
 
 def _labels(bout: Bout) -> list[str]:
@@ -174,12 +230,12 @@ def _labels(bout: Bout) -> list[str]:
 
 def _challenger(bout: Bout, accuracy: float) -> Challenger:
     """What the new model scores and costs; its speed only where these very models were measured."""
-    found = compare.comparison(bout.workspace.root)["models"]
+    found = bout.compared["models"]
     model = found[bout.model.name]
     return Challenger(
         version=bout.version.number,
         accuracy=accuracy,
-        teacher_accuracy=found["teacher"]["accuracy"],
+        teacher_accuracy=found["teacher"][bout.task.headline.key],
         latency_p50_ms=model["latency_p50_ms"],
         megabytes=model["megabytes"],
     )

@@ -80,6 +80,7 @@ def _decision(
         "promoted": outcome == BY_HAND,
         "outcome": outcome,
         "reasons": reasons,
+        "task": (version.decision or {}).get("task"),
         **dict.fromkeys(_EMPTY),
         "groups": {},
         "floors": {},

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from components.ml.tasks.task import Metric
 from components.params.gate import Floors, Gate
 from flows.gating.evidence import ALL, Pair
+from flows.tracking.headline import ACCURACY, change, number, unit
 
 FIRST, UNCHANGED, TAKEN_BACK = "first model", "unchanged", "taken back"
 BETTER, NO_WORSE, TIE, WORSE = "better", "no worse", "tie", "worse"
@@ -18,7 +20,10 @@ ROUNDING = 1e-9  # of shares: 0.93 - 0.95 is a little below -0.02
 
 @dataclass(frozen=True)
 class Challenger:
-    """The new model: its version, its accuracy and its teacher's on all test rows, and what it costs."""
+    """The new model: its version, its accuracy and its teacher's on all test rows, and what it costs.
+
+    What is said of accuracy here holds for the headline of any task.
+    """
 
     version: str
     accuracy: float
@@ -39,6 +44,7 @@ class Evidence:
         obstacle: why there was none: UNCHANGED, TAKEN_BACK, OVERRULED, OTHER_LABELS, NO_FILES, LOST or NO_ROWS; and
             words.
         other_test_set: whether the champion was promoted on other test rows than today's.
+        headline: what the two are compared by.
     """
 
     challenger: Challenger
@@ -47,6 +53,7 @@ class Evidence:
     pair: Pair | None = None
     obstacle: tuple[str, str] | None = None
     other_test_set: bool = False
+    headline: Metric = ACCURACY
 
 
 @dataclass(frozen=True)
@@ -101,17 +108,27 @@ def _outcome(pair: Pair, margin: float) -> str:
     differ at all, for which percentiles come out too narrow. For a margin there is no such test.
     """
     low, high = pair.ci
-    if low > 0 and pair.mcnemar.p < 1 - pair.confidence:
+    if low > 0 and _least_p(pair) < 1 - pair.confidence:
         return BETTER
     if margin > 0 and low > -margin:
         return NO_WORSE
     return WORSE if high < -margin else TIE
 
 
+def _least_p(pair: Pair) -> float:
+    """What tells that few rows differ: McNemar's p or, where rows that are right as a whole aren't what is compared,
+    the least that a sign test can come to on as many documents as the two differ on."""
+    if pair.differing is not None:
+        return min(1.0, 2.0 * 0.5**pair.differing)
+    assert pair.mcnemar  # without it, documents are counted
+    return pair.mcnemar.p
+
+
 def _told(outcome: str, evidence: Evidence, rules: Gate) -> str:
     """The comparison in a sentence."""
     assert evidence.pair
-    pair, margin = evidence.pair, f"{100 * rules.margin:.3g} points"
+    pair, headline = evidence.pair, evidence.headline
+    margin = _margin(headline, rules.margin)
     verdict = {
         BETTER: "is better than",
         NO_WORSE: f"is within {margin} of",
@@ -121,9 +138,9 @@ def _told(outcome: str, evidence: Evidence, rules: Gate) -> str:
     place = "all rows" if evidence.group == ALL else evidence.group
     low, high = pair.ci
     numbers = (
-        f"{100 * pair.difference:+.1f} points of accuracy on {place}, {100 * pair.confidence:.4g}% interval "
-        f"{100 * low:+.1f} to {100 * high:+.1f} over {_count(pair.documents, 'document')} and "
-        f"{_count(pair.rows, 'row')}, McNemar's p {pair.mcnemar.p:.2g}"
+        f"{change(headline, pair.difference)} {unit(headline)} on {place}, {100 * pair.confidence:.4g}% interval "
+        f"{change(headline, low)} to {change(headline, high)} over {_count(pair.documents, 'document')} and "
+        f"{_count(pair.rows, 'row')}, {_test(pair)}"
     )
     told = f"Version {evidence.challenger.version} {verdict} the champion, version {evidence.champion}: {numbers}."
     if outcome != TIE:
@@ -131,36 +148,52 @@ def _told(outcome: str, evidence: Evidence, rules: Gate) -> str:
     return f"{told} {'The newer model takes its place' if rules.tie == 'promote' else 'The champion stays'} (gate.tie)."
 
 
+def _margin(headline: Metric, share: float) -> str:
+    return f"{100 * share:.3g} points" if headline.percent else f"{share:.3g}"
+
+
+def _test(pair: Pair) -> str:
+    """What is said of the test beside the interval."""
+    if pair.differing is None:
+        assert pair.mcnemar
+        return f"McNemar's p {pair.mcnemar.p:.2g}"
+    differing = f"differing on {_count(pair.differing, 'document')}"
+    if pair.mcnemar is None:
+        return f"{differing}; no McNemar's test, as rows are only more or less right"
+    return f"{differing}; of rows that are right as a whole, McNemar's p {pair.mcnemar.p:.2g}"
+
+
 def _floors(evidence: Evidence, rules: Floors) -> Iterator[Floor]:
     """Every floor that is asked for; the one on other groups where there is a champion to compare with."""
     new = evidence.challenger
     if rules.other_groups is not None and evidence.pair:
-        yield _other_groups(evidence.pair, rules.other_groups)
+        yield _other_groups(evidence.pair, rules.other_groups, evidence.headline)
     if rules.retention is not None:
-        kept = new.accuracy / new.teacher_accuracy if new.teacher_accuracy else None
-        yield _least("retention", rules.retention, kept)
+        kept = new.accuracy / new.teacher_accuracy if new.teacher_accuracy > 0 else None
+        yield _least("retention", rules.retention, kept, evidence.headline)
     if rules.latency_p50_ms is not None:
         yield _most("latency_p50_ms", "a median latency of {:.3g} ms", rules.latency_p50_ms, new.latency_p50_ms)
     if rules.megabytes is not None:
         yield _most("megabytes", "{:.4g} MB", rules.megabytes, new.megabytes)
 
 
-def _other_groups(pair: Pair, most: float) -> Floor:
+def _other_groups(pair: Pair, most: float, headline: Metric) -> Floor:
     lost = {name: -difference for name, difference in pair.groups.items() if -difference > most + ROUNDING}
     worst = max([0.0, *(-difference for difference in pair.groups.values())])
     if not lost:
-        said = f"No other group loses more than {100 * most:.3g} points."
+        said = f"No other group loses more than {_margin(headline, most)}."
     else:
-        listed = [f"{name} {100 * share:.1f}" for name, share in sorted(lost.items(), key=lambda item: -item[1])]
+        worst_first = sorted(lost.items(), key=lambda item: -item[1])
+        listed = [f"{name} {number(headline, share)}" for name, share in worst_first]
         more = f" and {len(listed) - MOST_LISTED} more groups" if len(listed) > MOST_LISTED else ""
-        said = f"Other groups lose more than {100 * most:.3g} points: {', '.join(listed[:MOST_LISTED])}{more}."
+        said = f"Other groups lose more than {_margin(headline, most)}: {', '.join(listed[:MOST_LISTED])}{more}."
     return Floor("other_groups", most, worst, not lost, said)
 
 
-def _least(name: str, asked: float, found: float | None) -> Floor:
+def _least(name: str, asked: float, found: float | None, headline: Metric) -> Floor:
     met = found is not None and found >= asked - ROUNDING
     share = "none" if found is None else f"{found:.1%}"
-    said = f"It keeps {share} of the teacher's accuracy; at least {asked:.1%} is asked."
+    said = f"It keeps {share} of the teacher's {headline.name}; at least {asked:.1%} is asked."
     return Floor(name, asked, found, met, said)
 
 

@@ -74,10 +74,11 @@ def _as_dict(bout: Bout, evidence: Evidence, decision: Decision, name: str, run:
         "outcome": decision.outcome,
         "reasons": decision.reasons,
         "group": evidence.group,
+        "task": bout.task.name,
+        "headline": evidence.headline.key,
         **_compared(evidence.pair),
         "floors": floors,
-        "challenger": {"model": bout.model.name, "content": bout.version.content}
-        | dataclasses.asdict(evidence.challenger),
+        "challenger": {"model": bout.model.name, "content": bout.version.content} | _challenger(evidence),
         "champion": {"version": old.number, "content": old.content} if old else None,
         "registered_model": name,
         "test": bout.test,
@@ -89,9 +90,17 @@ def _as_dict(bout: Bout, evidence: Evidence, decision: Decision, name: str, run:
     }
 
 
+def _challenger(evidence: Evidence) -> dict[str, Any]:
+    """The new model as data, its scores under the headline's name."""
+    key = evidence.headline.key
+    named = {"accuracy": key, "teacher_accuracy": f"teacher_{key}"}
+    return {named.get(name, name): value for name, value in dataclasses.asdict(evidence.challenger).items()}
+
+
 def _compared(pair: Pair | None) -> dict[str, Any]:
     """The comparison as data; the same keys without one."""
     if pair is None:
         names = ("difference", "ci", "confidence", "mcnemar", "rows", "documents")
         return {**dict.fromkeys(names), "groups": {}}
-    return dataclasses.asdict(pair) | {"ci": list(pair.ci), "groups": dict(pair.groups)}
+    found = dataclasses.asdict(pair) | {"ci": list(pair.ci), "groups": dict(pair.groups)}
+    return {name: value for name, value in found.items() if name != "differing" or value is not None}

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.ml.tasks.table import TASKS
 from components.params.project import Params
 from flows.inference.choosing import choose
 from flows.inference.scoring import Model
@@ -23,6 +24,13 @@ def loaded(root: Path, params: Params, wanted: str | None = None) -> Iterator[Mo
     """
     champions = Champions(Tracker(root, params.publish.experiment), params.publish.registered_model)
     version = choose(champions, wanted)
-    with champions.loaded(version) as predict:
-        labels, _ = predict([])
-        yield Model(f"{champions.name}/{version.number}", version.content or "", labels, predict, predict.paired)
+    with champions.loaded(version) as predictor:
+        yield Model(
+            f"{champions.name}/{version.number}",
+            version.content or "",
+            predictor.rows([])[0],
+            predictor.rows,
+            predictor.paired,
+            TASKS[predictor.task],
+            lambda: predictor.tokenizer,
+        )

@@ -8,17 +8,19 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from components.errors import UserError
-from components.ml.rows.inputs import PAIR, TEXT
-from components.ml.statistics.metrics import softmax
+from components.ml.rows.inputs import PAIR, TEXT, Input, shown
+from components.ml.tasks import serving
+from components.ml.tasks.table import DEFAULT, TASKS
+from components.ml.tasks.task import Task
 from flows.inference import log
 from flows.inference.rows import Rows
 from flows.tracking.models import Predict
@@ -26,8 +28,8 @@ from flows.tracking.models import Predict
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LABEL, SCORE = "predicted_label", "predicted_score"
-PROBABILITY = "probability_"
+PREDICTED, PROBABILITY = "predicted_", "probability_"
+LABEL, SCORE = f"{PREDICTED}label", f"{PREDICTED}score"
 TABLES_IN_A_PART = 4
 Progress = Callable[[int, int], None]
 """Takes the rows that are scored by now, and how many of them a run before had scored."""
@@ -37,7 +39,8 @@ Progress = Callable[[int, int], None]
 class Model:
     """The model that scores: its name such as ``stillhouse-sentiment/3``, the hash of its content, its labels.
 
-    ``paired``: it reads pairs.
+    ``paired``: it reads two texts of a row; ``tokenizer`` gives the one that answers are decoded with, where the task
+    needs it.
     """
 
     name: str
@@ -45,6 +48,40 @@ class Model:
     labels: list[str]
     predict: Predict
     paired: bool = False
+    task: Task = TASKS[DEFAULT]
+    tokenizer: Callable[[], Any] = lambda: None
+
+    def said(self, inputs: Sequence[Input]) -> Said:
+        """What it says of rows.
+
+        Raises:
+            UserError: it fails (``model``).
+        """
+        if not inputs:
+            return Said([], [], [])
+        labels, found = self.predict(inputs)
+        if labels != self.labels:
+            raise UserError(f"{self.name} changed its labels while it scored.", "Run again.", "model")
+        logits = [np.reshape(one, (-1, len(labels))) for one in found]
+        predictions = self.task.decode(inputs, logits, labels, self.tokenizer())
+        return Said(logits, predictions, self.task.answers(inputs, predictions, logits, labels))
+
+    def answer_keys(self) -> list[str]:
+        """What answers hold that has a column of its own."""
+        return serving.answer_keys(self.task, self.labels, self.tokenizer(), self.paired)
+
+    def probabilities(self, said: Said) -> np.ndarray:
+        """Of each label, of shape (rows, labels); see `serving.has_probabilities`."""
+        return serving.probabilities(self.task, said.logits, len(self.labels))
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model says of rows: each one's logits of shape (positions, labels), its prediction, and the answer."""
+
+    logits: list[np.ndarray]
+    predictions: list[Any]
+    answers: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +98,8 @@ class Settings:
 
 
 def score_file(rows: Rows, target: Path, model: Model, settings: Settings, say: Progress) -> int:
-    """Write every row with its label and that label's probability to ``target``; gives the number of rows.
+    """Write every row with what the model answers to ``target``, such as a label and its probability; gives the number
+    of rows.
 
     What is done lies in a hidden folder beside ``target`` until all is: parts, each of them written whole or not at
     all. ``target`` appears with the last row.
@@ -70,6 +108,7 @@ def score_file(rows: Rows, target: Path, model: Model, settings: Settings, say: 
         UserError: a row can't be read, or a column would be there twice (``data``), the model fails (``model``), or
             another run writes to ``target``.
     """
+    rows = rows.read_by(model.task)
     check_paired(model, rows.pair is not None)
     _check_columns(rows, model, settings)
     told = [rows.identity(), model.name, model.content, settings.probabilities, bool(settings.log), settings.id_column]
@@ -88,7 +127,7 @@ def score_file(rows: Rows, target: Path, model: Model, settings: Settings, say: 
                 done, before = done + count, before + count
                 say(done, before)
                 continue
-            for count in _score_part(tables, place, f"{key}-{number:06d}", list(rows.texts), model, settings):
+            for count in _score_part(tables, place, f"{key}-{number:06d}", rows, model, settings):
                 done += count
                 say(done, before)
         if not done:
@@ -128,7 +167,7 @@ def check_target(source: Path, target: Path, overwrite: bool) -> None:
         raise UserError(f"{target} is there already.", "Name another file, or add --overwrite.", "parameters")
 
 
-def check_paired(model: Model, paired: bool) -> None:
+def check_paired(model: Model, paired: bool, option: str = "--pair") -> None:
     """See to it that a model that reads pairs gets pairs, and no other does.
 
     Raises:
@@ -138,13 +177,20 @@ def check_paired(model: Model, paired: bool) -> None:
         return
     if model.paired:
         raise UserError(
-            f"{model.name} reads pairs of texts; got one text a row.", "Give the second: `--pair`.", "parameters"
+            f"{model.name} reads pairs of texts; got one text a row.", f"Give the second: `{option}`.", "parameters"
         )
-    raise UserError(f"{model.name} reads one text a row; got pairs.", "Leave out `--pair`.", "parameters")
+    raise UserError(f"{model.name} reads one text a row; got pairs.", f"Leave out `{option}`.", "parameters")
 
 
 def _check_columns(rows: Rows, model: Model, settings: Settings) -> None:
-    new = [LABEL, SCORE, *([f"{PROBABILITY}{label}" for label in model.labels] if settings.probabilities else [])]
+    if settings.probabilities and not serving.has_probabilities(model.task):
+        raise UserError(
+            f"{model.name} has no probabilities of labels: it does {model.task.name}.",
+            "Leave out `--probabilities`.",
+            "parameters",
+        )
+    new = [f"{PREDICTED}{key}" for key in model.answer_keys()]
+    new += [f"{PROBABILITY}{label}" for label in model.labels] if settings.probabilities else []
     twice = [name for name in new if name in rows.columns]
     if twice:
         raise UserError(
@@ -172,59 +218,72 @@ def _parts(rows: Rows) -> Iterator[list[pa.Table]]:
 
 
 def _score_part(
-    tables: list[pa.Table], place: Path, name: str, columns: list[str], model: Model, settings: Settings
+    tables: list[pa.Table], place: Path, name: str, rows: Rows, model: Model, settings: Settings
 ) -> Iterator[int]:
     """Score a part and write it; gives the number of rows of each table as it is scored."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    draft, scored = place.with_suffix(".new"), []
+    draft, scored, logged, keys = place.with_suffix(".new"), [], [], model.answer_keys()
     for table in tables:
-        scored.append(_scored(table, columns, model, settings))
+        inputs = rows.inputs(table)
+        said = model.said(inputs)
+        scored.append(_scored(table, said, keys, model, settings))
+        if settings.log:
+            ids = table[settings.id_column].cast(pa.string()) if settings.id_column else None
+            logged.append(_logged(inputs, ids, said, model))
         yield len(table)
     with pq.ParquetWriter(draft, scored[0].schema) as writer:
         for table in scored:
             writer.write_table(table)
     if settings.log:
-        log.append(settings.log, _logged(scored, columns, model, settings.id_column), name)
+        table = pa.concat_tables(logged)
+        now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
+        log.append(settings.log, table.append_column("at", pa.repeat(now, len(table))), name)
     draft.replace(place)
 
 
-def _scored(table: pa.Table, columns: list[str], model: Model, settings: Settings) -> pa.Table:
+def _scored(table: pa.Table, said: Said, keys: Sequence[str], model: Model, settings: Settings) -> pa.Table:
     """The table with the columns that scoring adds."""
     import pyarrow as pa
 
-    texts = [table[column].to_pylist() for column in columns]
-    labels, logits = model.predict(texts[0] if len(texts) == 1 else list(zip(*texts, strict=True)))
-    if labels != model.labels:
-        raise UserError(f"{model.name} changed its labels while it scored.", "Run again.", "model")
-    probabilities = softmax(logits)
-    best = probabilities.argmax(axis=-1)
-    names = pa.DictionaryArray.from_arrays(pa.array(best.astype(np.int32)), pa.array(labels, pa.string()))
-    table = table.append_column(LABEL, names.cast(pa.string()))
-    table = table.append_column(SCORE, pa.array(probabilities.max(axis=-1, initial=0.0), pa.float64()))
+    for key in keys:
+        values = pa.array([answer[key] for answer in said.answers], _type(serving.ANSWERS.get(key, str)))
+        table = table.append_column(f"{PREDICTED}{key}", values)
     if settings.probabilities:
-        for index, label in enumerate(labels):
-            table = table.append_column(f"{PROBABILITY}{label}", pa.array(probabilities[:, index], pa.float64()))
+        for label, column in zip(model.labels, model.probabilities(said).T, strict=True):
+            table = table.append_column(f"{PROBABILITY}{label}", pa.array(column, pa.float64()))
     return table
 
 
-def _logged(tables: list[pa.Table], columns: list[str], model: Model, id_column: str | None) -> pa.Table:
-    """The rows as the log has them."""
+def _type(told: Any) -> pa.DataType:
+    """One of ``serving.ANSWERS`` as Arrow has it."""
     import pyarrow as pa
 
-    table = pa.concat_tables(tables)
-    rows = len(table)
-    ids = table[id_column].cast(pa.string()) if id_column else pa.nulls(rows, pa.string())
-    now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
+    if isinstance(told, list):
+        return pa.list_(_type(told[0]))
+    if isinstance(told, Mapping):
+        return pa.struct([(name, _type(kind)) for name, kind in told.items()])
+    return {str: pa.string(), float: pa.float64(), int: pa.int64()}[told]
+
+
+def _logged(inputs: Sequence[Input], ids: pa.ChunkedArray | None, said: Said, model: Model) -> pa.Table:
+    """The rows as the log has them, but for the time: words joined, answers as people read them, confidence 1 where the
+    task has none. Of what isn't one class of a row, monitoring looks at the texts alone."""
+    import pyarrow as pa
+
+    rows, sure = len(inputs), model.task.confidence(said.logits) if inputs else None
+    text = pa.string()
+    pairs = {PAIR: pa.array([each[1] for each in inputs], text)} if model.paired else {}
     return pa.table(
         {
-            **{name: table[column] for name, column in zip((TEXT, PAIR), columns, strict=False)},
-            "id": ids,
-            "label": table[LABEL],
-            "score": table[SCORE],
+            TEXT: pa.array([each[0] if isinstance(each, tuple) else shown(each) for each in inputs], text),
+            **pairs,
+            "id": pa.nulls(rows, text) if ids is None else ids,
+            "label": pa.array([model.task.said(one, model.labels) for one in said.predictions], text),
+            "score": pa.array(np.ones(rows) if sure is None else sure, pa.float64()),
             "model": pa.repeat(model.name, rows),
             "content": pa.repeat(model.content, rows),
-            "at": pa.repeat(now, rows),
         }
     )
 

@@ -9,15 +9,32 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from components.ml.tasks.task import Metric
+from flows.compare import as_measured
 from flows.gating import report as decisions
 from flows.markup import one_line
 from flows.reporting import formats
 from flows.reporting.evidence import Evidence
-from flows.reporting.words import findings, gain_lines, title
+from flows.reporting.words import cut, findings, gain_lines, title
+from flows.tracking.headline import beside, capital, leading, share
 
 NOT_STATED = "Not stated."
 _SPDX = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _LIBRARY = {"lora_int8": "onnx", "lora_onnx": "onnx"}
+_PIPELINES = ("token-classification", "question-answering")
+"""The hub's own names for tasks; what judges a text as a whole is text-classification there."""
+_HUB_METRICS = {
+    **dict.fromkeys(("micro_f1", "macro_f1", "directed_macro_f1"), "f1"),
+    **{"pearson": "pearsonr", "spearman": "spearmanr"},
+}
+_KINDS = {
+    "text-classification": "a text classifier for {} classes",
+    "multi-label-classification": "a text classifier for {} labels, of which a text may have any number",
+    "relation-classification": "a classifier of the relation between two entities, for {} classes",
+    "token-classification": "a token classifier for {} tags",
+    "regression": "a model that gives texts a score",
+    "question-answering": "a model that finds the answer to a question in a text",
+}
 
 
 def render(evidence: Evidence, commands: str) -> str:
@@ -27,14 +44,19 @@ def render(evidence: Evidence, commands: str) -> str:
         evidence: what the run left.
         commands: how to make the results again.
     """
+    model = evidence.models[evidence.released]
     template = formats.environment().get_template("card.md.j2")
     return template.render(
         e=evidence,
         card=evidence.params.card,
         title=title(evidence),
         metadata=_yaml(metadata(evidence)),
-        model=evidence.models[evidence.released],
+        model=model,
         name=one_line(evidence.titles[evidence.released]),
+        kind=_KINDS.get(evidence.task.name, f"a model for {evidence.task.name}").format(len(evidence.labels)),
+        listed=evidence.labels if evidence.task.least_labels else [],
+        told=[metric for metric in (evidence.headline, *beside(evidence.task)) if metric.key in model],
+        but=as_measured(evidence.comparison),
         confidence=f"{100 * evidence.comparison['confidence']:.4g}%",
         gains=gain_lines(evidence),
         limits=list(_limits(evidence)),
@@ -51,10 +73,20 @@ def metadata(evidence: Evidence) -> dict[str, Any]:
     card = evidence.params.card
     found: dict[str, Any] = {"language": card.language} if card.language else {}
     found |= _licence(card.licence)
-    found |= {"library_name": _LIBRARY.get(evidence.released, "transformers"), "pipeline_tag": "text-classification"}
+    task, pipeline = evidence.task, _pipeline(evidence)
+    found |= {"library_name": _LIBRARY.get(evidence.released, "transformers"), "pipeline_tag": pipeline}
     found |= {"base_model": card.base_model} if card.base_model else {}
-    found |= {"tags": ["text-classification", "distillation", "stillhouse"], "metrics": ["accuracy", "f1"]}
+    tags = dict.fromkeys([pipeline, task.name, "distillation", "stillhouse"])
+    found |= {"tags": list(tags), "metrics": list(dict.fromkeys(_hub_metric(metric) for metric in leading(task)))}
     return found | {"model-index": [_index(evidence)]}
+
+
+def _pipeline(evidence: Evidence) -> str:
+    return evidence.task.name if evidence.task.name in _PIPELINES else "text-classification"
+
+
+def _hub_metric(metric: Metric) -> str:
+    return _HUB_METRICS.get(metric.key, metric.key)
 
 
 def _licence(licence: str | None) -> dict[str, str]:
@@ -70,15 +102,18 @@ def _index(evidence: Evidence) -> dict[str, Any]:
     """The figures as the hub's tables take them: all test rows, then each group."""
     model = evidence.models[evidence.released]
     places = {"all test rows": model, **model["groups"]}
+    pipeline = _pipeline(evidence)
+    metrics = [evidence.headline, *beside(evidence.task)]
     return {
         "name": evidence.params.publish.registered_model,
         "results": [
             {
-                "task": {"type": "text-classification", "name": "Text classification"},
+                "task": {"type": pipeline, "name": capital(pipeline.replace("-", " "))},
                 "dataset": {"name": place, "type": "local", "split": "test", "revision": evidence.lineage["data"]},
                 "metrics": [
-                    {"type": kind, "name": name, "value": round(scores[key], 6)}
-                    for kind, name, key in (("accuracy", "Accuracy", "accuracy"), ("f1", "Macro F1", "macro_f1"))
+                    {"type": _hub_metric(metric), "name": capital(metric.name), "value": round(scores[metric.key], 6)}
+                    for metric in metrics
+                    if metric.key in scores
                 ],
             }
             for place, scores in places.items()
@@ -99,21 +134,26 @@ def _yaml(values: Mapping[str, Any]) -> str:
 def _limits(evidence: Evidence) -> Iterator[str]:
     """What the run itself shows of the model's limits."""
     model, data = evidence.models[evidence.released], evidence.params.data
-    scores = {name: found["accuracy"] for name, found in model["groups"].items()}
+    headline = evidence.headline
+    scores = {name: found[headline.key] for name, found in model["groups"].items()}
     if len(scores) > 1:
         worst, best = min(scores, key=lambda name: scores[name]), max(scores, key=lambda name: scores[name])
+        of = " of the rows" if headline.key == "accuracy" else f" {headline.name}"
         yield (
-            f"It is weakest on {worst}: {formats.percent(scores[worst])}% of the rows, against "
-            f"{formats.percent(scores[best])}% on {best}. Other kinds of text were not tested."
+            f"It is weakest on {worst}: {share(headline, scores[worst])}{of}, against "
+            f"{share(headline, scores[best])} on {best}. Other kinds of text were not tested."
         )
     mistakes = _frequent_mistake(evidence)
     if mistakes:
         yield mistakes
-    yield (
-        f"Its confidence is off by {100 * model['ece']:.1f} points on average (expected calibration error "
-        f"{model['ece']:.3f}); it answers with one of its {len(evidence.labels)} classes whatever the text."
-    )
-    yield f"Texts are cut at {data.max_length} tokens."
+    if "ece" in model:
+        yield (
+            f"Its confidence is off by {100 * model['ece']:.1f} points on average (expected calibration error "
+            f"{model['ece']:.3f}); it answers with one of its {len(evidence.labels)} classes whatever the text."
+        )
+    if not evidence.task.classes_per_row:
+        yield "How far its confidence can be trusted was not measured."
+    yield cut(data.max_length, data.windows.stride)
     if any(gain.get("seeds") == 1 for _, gain in gain_lines(evidence)):
         yield "One seed was trained: another would give slightly other scores, by how much was not measured."
 

@@ -9,26 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
-from components.ml.rows.inputs import BETWEEN, input_columns
+from components.ml.rows.inputs import BETWEEN, TOKENS, input_columns
 from components.validate.database import quoted
 
 MEMORY = "512MB"
 LONGEST = 320  # characters of a text
+COLUMNS = {"row", "group", "actual", "predicted", "right", "confidence"}
 LISTS = {"second": 12, "first": 6, "neither": 3}
 """Of rows on which that model is wrong, or on which neither is right, how many are shown."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A test row and what the two models say of it, each with its confidence."""
+    """A test row and what the two models say of it, each with its confidence where the task has one."""
 
     number: int
     text: str
     group: str | None
     label: str
     predictions: tuple[str, str]
-    confidences: tuple[float, float]
+    confidences: tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Disagreement:
         models: their names.
         rows: how many rows both have predicted.
         counts: on how many of those on which they differ only the ``first`` is right, the ``second``, or ``neither``.
-        shown: of each of these kinds, the rows whose wrong prediction is the most confident.
+        shown: of each of these kinds, the rows whose wrong prediction is the most confident; the first rows where there
+            is no confidence.
     """
 
     models: tuple[str, str]
@@ -53,17 +56,18 @@ class Disagreement:
         return sum(self.counts.values())
 
 
-def disagreement(predictions: Path, texts: Path, models: tuple[str, str], labels: Sequence[str]) -> Disagreement | None:
-    """Where the two models differ; None where predictions or texts aren't there.
+def disagreement(predictions: Path, texts: Path, models: tuple[str, str]) -> Disagreement | None:
+    """Where the two models differ; None where predictions or texts aren't there, or what people read of them.
 
     Args:
-        predictions: the folder with MODEL.parquet (row, group, label, prediction, logits).
-        texts: the folder with the test rows' shards (row, text).
+        predictions: the folder with MODEL.parquet (row, group, actual, predicted, right, confidence).
+        texts: the folder with the test rows' shards (row, and what a model reads).
         models: the names of the two.
-        labels: the classes' names, in order.
     """
     files = [predictions / f"{name}.parquet" for name in models]
     if not all(file.is_file() for file in files) or not any(texts.glob("*.parquet")):
+        return None
+    if not all(set(pq.read_schema(file).names) >= COLUMNS for file in files):
         return None
     with _connected() as database:
         _differing(database, files)
@@ -72,7 +76,7 @@ def disagreement(predictions: Path, texts: Path, models: tuple[str, str], labels
         counts = {kind: counts.get(kind, 0) for kind in ("first", "second", "neither")}
         # Where only the first is right, it is the second whose mistakes are listed.
         most = {"first": LISTS["second"], "second": LISTS["first"], "neither": LISTS["neither"]}
-        shown = {kind: _rows(database, kind, most[kind], texts, labels) for kind, found in counts.items() if found}
+        shown = {kind: _rows(database, kind, most[kind], texts) for kind, found in counts.items() if found}
     return Disagreement(models, rows, counts, shown)
 
 
@@ -100,32 +104,33 @@ def _connected() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _differing(database: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> None:
-    """The table ``differing``: rows with two predictions, and ``wrong``, the confidence of the worse mistake."""
-    sides = [
-        f"""SELECT row, label, "group", prediction, 1 / list_sum(list_transform(logits::DOUBLE[],
-            lambda logit: exp(logit - logits[prediction + 1]))) AS confidence FROM read_parquet({quoted(file)})"""
-        for file in files
-    ]
+    """The table ``differing``: rows with two predictions that aren't both right, and ``wrong``, the confidence of the
+    worse mistake."""
+    first, second = (f"read_parquet({quoted(file)})" for file in files)
     database.execute(f"""
         CREATE TABLE differing AS
-        SELECT a.row, a.label, a."group", a.prediction AS first, b.prediction AS second,
+        SELECT a.row, a.actual, a."group", a.predicted AS first, b.predicted AS second,
             a.confidence AS first_confidence, b.confidence AS second_confidence,
-            CASE a.label WHEN a.prediction THEN 'first' WHEN b.prediction THEN 'second' ELSE 'neither' END AS kind,
-            greatest(if(a.prediction = a.label, 0, a.confidence), if(b.prediction = b.label, 0, b.confidence)) AS wrong
-        FROM ({sides[0]}) a JOIN ({sides[1]}) b USING (row) WHERE a.prediction <> b.prediction""")
+            CASE WHEN a."right" THEN 'first' WHEN b."right" THEN 'second' ELSE 'neither' END AS kind,
+            greatest(if(a."right", 0, a.confidence), if(b."right", 0, b.confidence)) AS wrong
+        FROM {first} a JOIN {second} b USING (row)
+        WHERE a.predicted <> b.predicted AND NOT (a."right" AND b."right")""")
 
 
-def _rows(database: duckdb.DuckDBPyConnection, kind: str, most: int, texts: Path, labels: Sequence[str]) -> list[Row]:
-    text = f"concat_ws('{BETWEEN}', {', '.join(f't.{column}' for column in input_columns(texts))})"
+def _rows(database: duckdb.DuckDBPyConnection, kind: str, most: int, texts: Path) -> list[Row]:
+    columns = [
+        f"array_to_string(t.{column}, ' ')" if column == TOKENS else f"t.{column}" for column in input_columns(texts)
+    ]
+    text = f"concat_ws('{BETWEEN}', {', '.join(columns)})"
     found = database.execute(
         f"""SELECT d.*, left({text}, {LONGEST + 1}) AS text
-        FROM (SELECT * FROM differing WHERE kind = ? ORDER BY wrong DESC, row LIMIT {most}) d
-        LEFT JOIN read_parquet({quoted(texts / "*.parquet")}) t USING (row) ORDER BY d.wrong DESC, d.row""",
+        FROM (SELECT * FROM differing WHERE kind = ? ORDER BY wrong DESC NULLS LAST, row LIMIT {most}) d
+        LEFT JOIN read_parquet({quoted(texts / "*.parquet")}) t USING (row) ORDER BY d.wrong DESC NULLS LAST, d.row""",
         [kind],
     ).fetchall()
     return [
-        Row(row, _cut(text or ""), group, labels[label], (labels[first], labels[second]), (confidence, other))
-        for row, label, group, first, second, confidence, other, _, _, text in found
+        Row(row, _cut(text or ""), group, _cut(actual), (_cut(first), _cut(second)), (confidence, other))
+        for row, actual, group, first, second, confidence, other, _, _, text in found
     ]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.component import COMPONENTS
+from components.ml.tasks.task import Metric, Task
 from components.params.project import Params
 from flows import compare
 from flows.gating import report as decisions
@@ -19,6 +20,7 @@ from flows.repo.workspace import Workspace
 from flows.reporting import reading
 from flows.reporting.disagreements import Disagreement, confusion, disagreement
 from flows.reporting.reading import EVALUATED
+from flows.tracking.headline import has_right_rows, headline_of, task_of
 
 PAIRS = (("teacher", "lora"), ("lora", "lora_int8"))
 """The models whose disagreements are shown: what the small one lost, and what integers changed."""
@@ -66,8 +68,8 @@ class Evidence:
         export: what the export tells of each format.
         benchmark: reports/benchmark.json, where it is about these models.
         histories: by model, the lines of its training.
-        confusions: by model, rows by actual and predicted class.
-        reliability: by model, the bins of its calibration curve: confidence, accuracy, rows.
+        confusions: by model, rows by actual and predicted class; none where rows have no one class.
+        reliability: by model, the bins of its calibration curve: confidence, accuracy, rows; likewise.
         disagreements: of the pairs of models that were asked for.
         stages: what each stage cost.
         origin: where the run is recorded.
@@ -101,6 +103,16 @@ class Evidence:
         """The models' figures, by name."""
         models: Mapping[str, Any] = self.comparison["models"]
         return models
+
+    @property
+    def task(self) -> Task:
+        """What the models do."""
+        return task_of(self.comparison)
+
+    @property
+    def headline(self) -> Metric:
+        """What the models are compared by."""
+        return headline_of(self.comparison)
 
     @property
     def version(self) -> str | None:
@@ -145,9 +157,9 @@ def gather(
         export=reading.json_of(root / "artifacts/export/export.json") or {},
         benchmark=reading.json_of(root / compare.BENCHMARK) if compare.measured(root) else None,
         histories={name: lines for name, lines in histories.items() if lines and name in comparison["models"]},
-        confusions=dict(_confusions(root, comparison["models"], len(labels))),
+        confusions=dict(_confusions(root, comparison, len(labels))),
         reliability={name: bins for name in comparison["models"] if (bins := reading.bins(root, name))},
-        disagreements=list(_disagreements(root, comparison["models"], labels)),
+        disagreements=list(_disagreements(root, comparison)),
         stages=[_stage(workspace, stage, outcomes or {}) for stage in COMPONENTS],
         origin=origin,
         lineage={
@@ -165,16 +177,16 @@ def _labels(gate: Mapping[str, Any] | None, params: Params, root: Path) -> list[
     return [str(label) for label in told.get("labels") or params.data.labels or []]
 
 
-def _disagreements(root: Path, models: Mapping[str, Any], labels: Sequence[str]) -> Iterator[Disagreement]:
-    for pair in PAIRS:
-        if all(name in models for name in pair):
-            found = disagreement(root / EVALUATED / "predictions", root / "artifacts/validate/test", pair, labels)
+def _disagreements(root: Path, comparison: Mapping[str, Any]) -> Iterator[Disagreement]:
+    for pair in PAIRS if has_right_rows(task_of(comparison)) else ():
+        if all(name in comparison["models"] for name in pair):
+            found = disagreement(root / EVALUATED / "predictions", root / "artifacts/validate/test", pair)
             if found:
                 yield found
 
 
-def _confusions(root: Path, models: Mapping[str, Any], classes: int) -> Iterator[tuple[str, list[list[int]]]]:
-    for name in models:
+def _confusions(root: Path, comparison: Mapping[str, Any], classes: int) -> Iterator[tuple[str, list[list[int]]]]:
+    for name in comparison["models"] if task_of(comparison).classes_per_row else ():
         found = confusion(root / EVALUATED / "predictions" / f"{name}.parquet", classes)
         if found:
             yield name, found

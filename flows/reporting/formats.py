@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from components.ml.tasks.task import Metric
 from flows.markup import markdown, one_line
+from flows.tracking import headline
 
 NONE = "–"
 LONGEST_NAME = 28
@@ -19,19 +22,36 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def span(bounds: Sequence[float] | None) -> str:
-    """An interval of shares in per cent."""
-    return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}" if bounds else ""
+def score(scores: Mapping[str, Any], metric: Metric) -> str:
+    """The value of a metric, without the sign for per cent."""
+    value = scores.get(metric.key)
+    return NONE if value is None else headline.number(metric, value)
 
 
-def points(share: float) -> str:
-    """A difference in points."""
-    return f"{100 * share:+.1f}"
+def figure_of(value: float, metric: Metric) -> str:
+    """A value of a metric, likewise."""
+    return headline.number(metric, value)
 
 
-def whole(share: float) -> str:
-    """A share in whole per cent; what isn't certain never reads as 100 %."""
-    return f"{min(share, 0.99 if share < 1 else 1.0):.0%}"
+def interval(scores: Mapping[str, Any], metric: Metric) -> str:
+    """The interval of a metric; empty where it has none."""
+    return headline.span(metric, scores.get(f"{metric.key}_ci"))
+
+
+def with_interval(scores: Mapping[str, Any], metric: Metric) -> str:
+    """The value of a metric and, in brackets, its interval if it has one."""
+    bounds = interval(scores, metric)
+    return f"{score(scores, metric)} ({bounds})" if bounds else score(scores, metric)
+
+
+def change(value: float, metric: Metric) -> str:
+    """A difference of a metric."""
+    return headline.change(metric, value)
+
+
+def whole(share: float | None) -> str:
+    """A share in whole per cent; what isn't certain never reads as 100 %, what isn't known is empty."""
+    return "" if share is None else f"{min(share, 0.99 if share < 1 else 1.0):.0%}"
 
 
 def count(number: float | None) -> str:
@@ -97,8 +117,10 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters |= {
-        **{"pct": percent, "span": span, "points": points, "whole": whole, "count": count, "millions": millions},
+        **{"pct": percent, "score": score, "figure_of": figure_of, "interval": interval, "change": change},
+        **{"with_interval": with_interval, "whole": whole, "count": count},
         **{
+            "millions": millions,
             "figure": figure,
             "times": times,
             "bytes": size,
@@ -108,5 +130,6 @@ def environment() -> Environment:
             "short": short,
         },
         "md": markdown,
+        "capital": headline.capital,
     }
     return made

@@ -8,13 +8,16 @@ from typing import Any
 
 from markupsafe import Markup
 
+from components.ml.tasks.task import Metric
+from components.plots import validated
 from flows import compare
 from flows.gating import report as decisions
 from flows.markup import one_line
 from flows.reporting import formats, words
-from flows.reporting.disagreements import Disagreement
+from flows.reporting.disagreements import Disagreement, Row
 from flows.reporting.evidence import Evidence
 from flows.reporting.plates import Plate, drawing
+from flows.tracking.headline import beside, has_right_rows
 
 MOST_COLUMNS, MOST_CLASSES = 8, 12
 PLATES = ("pareto", "groups", "gains", "confusions", "reliability", "training")
@@ -39,7 +42,7 @@ def _plates(evidence: Evidence) -> dict[str, list[Plate]]:
     make: dict[str, Callable[[], Iterable[Plate | None]]] = {
         "pareto": lambda: [pareto.pareto(evidence, cost) for cost in pareto.COSTS],
         "groups": lambda: figures.groups(evidence),
-        "gains": lambda: [figures.gains(words.gain_lines(evidence))],
+        "gains": lambda: [figures.gains(words.gain_lines(evidence), evidence.headline)],
         "confusions": lambda: figures.confusions(evidence),
         "reliability": lambda: figures.reliability(evidence),
         "training": lambda: figures.training(evidence),
@@ -60,6 +63,12 @@ def _told(evidence: Evidence) -> dict[str, Any]:
         "tiles": list(words.tiles(evidence, confidence)),
         "verdicts": compare.verdicts(comparison),
         "confidence": confidence,
+        "metrics": list(_metrics(evidence)),
+        "but": compare.as_measured(comparison),
+        "calibrated": any("ece" in model for model in evidence.models.values()),
+        "details": [found for name in _released_first(evidence) if (found := _details(evidence, name))],
+        "measured": validated(evidence.task),
+        "right": has_right_rows(evidence.task),
         "export": list(words.export(evidence)),
         "fronts": list(words.fronts(evidence)),
         "groups": shown if len(of_groups) > 1 else [],
@@ -88,6 +97,39 @@ def _told(evidence: Evidence) -> dict[str, Any]:
     }
 
 
+def _metrics(evidence: Evidence) -> Iterator[Metric]:
+    """What the table of models has columns for."""
+    yield evidence.headline
+    for metric in beside(evidence.task):
+        if any(metric.key in model for model in evidence.models.values()):
+            yield metric
+
+
+def _released_first(evidence: Evidence) -> list[str]:
+    return sorted(evidence.models, key=lambda name: name != evidence.released)
+
+
+def _details(evidence: Evidence, name: str) -> dict[str, Any] | None:
+    """A model's scores by type, as a table; None where there are none."""
+    details = evidence.models[name].get("details")
+    if not details:
+        return None
+    keys = list(dict.fromkeys(key for scores in details.values() for key in scores))
+    return {
+        "title": one_line(evidence.titles[name]),
+        "keys": keys,
+        "lines": [
+            (kind, ["–" if key not in scores else _figure(scores[key]) for key in keys])
+            for kind, scores in details.items()
+        ],
+    }
+
+
+def _figure(value: float) -> str:
+    """How many there are, or a share in per cent."""
+    return f"{value:,}" if isinstance(value, int) else formats.percent(value)
+
+
 def _web_link(url: str | None) -> str | None:
     """The address, if it is one of the web's: no other belongs in a link."""
     return url if url and url.startswith(("http://", "https://")) else None
@@ -103,18 +145,19 @@ def _matrices(evidence: Evidence) -> Iterator[tuple[str, str, Sequence[int]]]:
 
 def _marks(evidence: Evidence) -> Iterator[dict[str, Any]]:
     """What was measured on the validation rows, with the training loss told last before."""
+    key = f"eval_{validated(evidence.task).key}"
     for name, history in evidence.histories.items():
         trained = None
         for line in history:
             trained = line.get("loss", trained)
-            if "eval_accuracy" in line:
+            if key in line:
                 yield {
                     "name": one_line(evidence.titles[name]),
                     "phase": line.get("phase", ""),
                     "step": line["step"],
                     "trained": trained,
                     "loss": line.get("eval_loss"),
-                    "accuracy": line["eval_accuracy"],
+                    "score": line[key],
                 }
 
 
@@ -136,13 +179,18 @@ def _pair(evidence: Evidence, found: Disagreement) -> dict[str, Any]:
         "second": second,
         "lists": [
             {
-                "caption": f"{alone[kind][0].upper()}{alone[kind][1:]}: the {len(rows)} of {found.counts[kind]:,} rows "
-                "with the most confident mistake.",
+                "caption": f"{alone[kind][0].upper()}{alone[kind][1:]}: {_chosen(rows, found.counts[kind])}",
                 "rows": rows,
             }
             for kind, rows in found.shown.items()
         ],
     }
+
+
+def _chosen(rows: Sequence[Row], of: int) -> str:
+    if all(confidence is None for row in rows for confidence in row.confidences):
+        return f"the first {len(rows)} of {of:,} rows."
+    return f"the {len(rows)} of {of:,} rows with the most confident mistake."
 
 
 def _decision(evidence: Evidence) -> dict[str, Any]:
@@ -168,6 +216,7 @@ def _data(evidence: Evidence) -> dict[str, Any]:
         "findings": words.findings(evidence),
         "shares": columns[:MOST_COLUMNS],
         "shares_note": f" {more} more classes and groups stand in the gate's page." if more > 0 else "",
+        "cut": words.cut(gate["summary"]["max_length"], evidence.params.data.windows.stride),
         "rules": [_rule(rule) for rule in gate["rules"]],
     }
 

@@ -9,42 +9,44 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
-from components.plots import LOOKS
+from components.plots import LOOKS, ticks
 from flows.reporting.evidence import Evidence
-from flows.reporting.plates import INK, LABEL, SOFT, Plate, axes_in, bars, percent_tick, plate, share_of, title_of
+from flows.reporting.plates import INK, LABEL, SOFT, Plate, axes_in, bars, plate, title_of
+from flows.tracking.headline import ACCURACY, capital, share
 
 COSTS = {"megabytes": ("size in MB", "MB"), "latency_p50_ms": ("median latency of one text in ms", "ms")}
 PARETO = 2.75  # inches of height
 LINE = 0.13  # inches from one line of a label to the next
 
 
-def front(models: Mapping[str, Any], cost: str) -> list[str]:
+def front(models: Mapping[str, Any], cost: str, key: str = ACCURACY.key) -> list[str]:
     """The models than which no other is both as good and as cheap, and better in one of the two; cheapest first."""
     costs = {name: float(model[cost]) for name, model in models.items() if model.get(cost) is not None}
-    best, found = -1.0, []
-    for name in sorted(costs, key=lambda name: (costs[name], -models[name]["accuracy"])):
-        if models[name]["accuracy"] > best:
-            best = models[name]["accuracy"]
+    best, found = -np.inf, []
+    for name in sorted(costs, key=lambda name: (costs[name], -models[name][key])):
+        if models[name][key] > best:
+            best = models[name][key]
             found.append(name)
     return found
 
 
 def pareto(evidence: Evidence, cost: str) -> Plate | None:
-    """Accuracy with its interval against a cost, the front as a line; None where fewer than two have that cost."""
+    """The headline with its interval against a cost, the front as a line; None where fewer than two have that cost."""
     models = {name: model for name, model in evidence.models.items() if model.get(cost) is not None}
     if len(models) < 2:
         return None
-    label, unit = COSTS[cost]
+    (label, unit), headline = COSTS[cost], evidence.headline
+    key = headline.key
     figure, axes = axes_in(PARETO, left=0.5, right=1.2, bottom=0.5)
-    best = front(models, cost)
-    line = [(models[name][cost], models[name]["accuracy"]) for name in best]
+    best = front(models, cost, key)
+    line = [(models[name][cost], models[name][key]) for name in best]
     axes.plot(*zip(*line, strict=True), color=SOFT, linewidth=1.2, drawstyle="steps-post", zorder=1)
     for name, model in models.items():
         _, colour, marker = LOOKS[name]
-        lengths = bars([model["accuracy"]], [model["accuracy_ci"]])
+        lengths = bars([model[key]], [model[f"{key}_ci"]])
         axes.errorbar(
             model[cost],
-            model["accuracy"],
+            model[key],
             yerr=lengths,
             fmt=marker,
             color=colour,
@@ -53,23 +55,26 @@ def pareto(evidence: Evidence, cost: str) -> Plate | None:
             alpha=0.9,
         )
     _log_scale(axes, [model[cost] for model in models.values()])
-    axes.yaxis.set_major_formatter(percent_tick)
+    axes.yaxis.set_major_formatter(ticks(headline))
     axes.grid(True, axis="y")
     axes.set_xlabel(label)
-    axes.set_title("accuracy")
+    axes.set_title(headline.name)
     figure.canvas.draw()  # gives the axes their limits, for the labels
-    points = {name: (model[cost], model["accuracy"]) for name, model in models.items()}
+    points = {name: (model[cost], model[key]) for name, model in models.items()}
     _name_beside(axes, points, evidence.titles, PARETO)
     return plate(figure, _pareto_words(evidence, models, best, cost, unit))
 
 
 def _pareto_words(evidence: Evidence, models: Mapping[str, Any], best: Sequence[str], cost: str, unit: str) -> str:
+    headline = evidence.headline
+
     def told(name: str) -> str:
-        return f"{title_of(evidence, name)} ({share_of(models[name]['accuracy'])} at {models[name][cost]:.3g} {unit})"
+        score = share(headline, models[name][headline.key])
+        return f"{title_of(evidence, name)} ({score} at {models[name][cost]:.3g} {unit})"
 
     others = [told(name) for name in models if name not in best]
     rest = f" Not on it: {', '.join(others)}." if others else ""
-    return f"Accuracy against {COSTS[cost][0]}. On the front: {', '.join(map(told, best))}.{rest}"
+    return f"{capital(headline.name)} against {COSTS[cost][0]}. On the front: {', '.join(map(told, best))}.{rest}"
 
 
 def _name_beside(

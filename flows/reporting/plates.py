@@ -73,13 +73,5 @@ def title_of(evidence: Evidence, name: str) -> str:
     return evidence.titles[name].replace("\n", " ")
 
 
-def percent_tick(share: float, _: float) -> str:
-    return f"{100 * share:.4g}%"
-
-
 def share_of(share: float) -> str:
     return f"{100 * share:.1f}%"
-
-
-def range_of(bounds: Sequence[float]) -> str:
-    return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"

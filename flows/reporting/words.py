@@ -8,6 +8,7 @@ from typing import Any
 from flows.markup import one_line
 from flows.reporting import formats
 from flows.reporting.evidence import Evidence
+from flows.tracking.headline import share, span
 
 
 def gain_lines(evidence: Evidence) -> list[tuple[str, Mapping[str, Any]]]:
@@ -40,6 +41,13 @@ def findings(evidence: Evidence) -> list[str]:
     ]
 
 
+def cut(tokens: int, stride: int | None) -> str:
+    """What becomes of texts that are longer than a model reads."""
+    if stride is None:
+        return f"Texts are cut at {tokens} tokens."
+    return f"Texts of more than {tokens} tokens are read in windows that share {stride}."
+
+
 def title(evidence: Evidence) -> str:
     name = evidence.params.publish.registered_model
     return f"{name}, version {evidence.version}" if evidence.version else name
@@ -55,26 +63,33 @@ def registered(evidence: Evidence) -> str:
 def lead(evidence: Evidence) -> str:
     model = evidence.models[evidence.released]
     model_name = one_line(evidence.titles[evidence.released])
-    classes = evidence.labels
+    classes, headline = evidence.labels, evidence.headline
     among = " and ".join(classes) if len(classes) == 2 else f"{len(classes)} classes"
+    score, size = share(headline, model[headline.key]), formats.megabytes(model["megabytes"])
+    if headline.key == "accuracy":
+        return (
+            f"The model of this run, the {model_name}, tells {among} apart on {score} of "
+            f"{evidence.comparison['rows']:,} test rows and takes {size} MB."
+        )
     return (
-        f"The model of this run, the {model_name}, tells {among} apart on {formats.percent(model['accuracy'])}% of "
-        f"{evidence.comparison['rows']:,} test rows and takes {formats.megabytes(model['megabytes'])} MB."
+        f"The model of this run, the {model_name} for {evidence.task.name}, comes to {score} {headline.name} on "
+        f"{evidence.comparison['rows']:,} test rows and takes {size} MB."
     )
 
 
 def tiles(evidence: Evidence, confidence: str) -> Iterator[dict[str, str]]:
     """The few numbers at the top."""
     model, teacher = evidence.models[evidence.released], evidence.models["teacher"]
-    low, high = (100 * end for end in model["accuracy_ci"])
+    headline = evidence.headline
+    key = headline.key
     yield {
-        "value": f"{formats.percent(model['accuracy'])}%",
-        "label": f"accuracy; {confidence} interval {low:.1f} to {high:.1f}",
+        "value": share(headline, model[key]),
+        "label": f"{headline.name}; {confidence} interval {span(headline, model[f'{key}_ci'])}",
     }
-    if teacher["accuracy"]:
+    if teacher[key] > 0:
         yield {
-            "value": f"{100 * model['accuracy'] / teacher['accuracy']:.1f}%",
-            "label": f"of the teacher's accuracy ({formats.percent(teacher['accuracy'])}%)",
+            "value": f"{100 * model[key] / teacher[key]:.1f}%",
+            "label": f"of the teacher's {headline.name} ({share(headline, teacher[key])})",
         }
     for ratio, words in (
         ("size", f"smaller: {formats.megabytes(model['megabytes'])} MB for {formats.megabytes(teacher['megabytes'])}"),
@@ -99,11 +114,12 @@ def export(evidence: Evidence) -> Iterator[str]:
         )
     chosen = evidence.export.get("int8", {}).get("chosen")
     tried = evidence.export.get("int8", {}).get("tried", {})
-    if chosen in tried and "float" in tried:
+    key = evidence.headline.key
+    if all(key in tried.get(name, {}) for name in (chosen, "float")):
+        scores = [share(evidence.headline, tried[name][key]) for name in (chosen, "float")]
         yield (
-            f"For int8 the weights' scales {chosen.replace('_', ' ')} were taken, by the validation rows: accuracy "
-            f"{formats.percent(tried[chosen]['accuracy'])}% for {formats.percent(tried['float']['accuracy'])}% in "
-            "float32."
+            f"For int8 the weights' scales {chosen.replace('_', ' ')} were taken, by the validation rows: "
+            f"{evidence.headline.name} {scores[0]} for {scores[1]} in float32."
         )
 
 
@@ -112,14 +128,18 @@ def fronts(evidence: Evidence) -> Iterator[str]:
     from flows.reporting.pareto import COSTS, front
 
     for cost, (words, unit) in COSTS.items():
-        names = front(evidence.models, cost)
+        names = front(evidence.models, cost, evidence.headline.key)
         if len([model for model in evidence.models.values() if model.get(cost) is not None]) > 1:
             listed = ", ".join(
-                f"{one_line(evidence.titles[name])} ({formats.percent(evidence.models[name]['accuracy'])}%, "
+                f"{one_line(evidence.titles[name])} ({_score(evidence, name)}, "
                 f"{formats.figure(evidence.models[name][cost])} {unit})"
                 for name in names
             )
             yield f"On the front by {words.split(' in ')[0]}: {listed}."
+
+
+def _score(evidence: Evidence, name: str) -> str:
+    return share(evidence.headline, evidence.models[name][evidence.headline.key])
 
 
 def cost(evidence: Evidence) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from components.errors import UserError
 from components.loader import load_params, load_yaml
+from components.ml.tasks.task import Task
 from flows.repo import keys, worktrees
 from flows.repo.overrides import worktree_with
 from flows.repo.workspace import PlannedStage, Workspace
@@ -134,6 +135,11 @@ def default_parallel(prepared: Sequence[Prepared]) -> int:
     """As many stages at once as the machine has cores for, by the threads that a stage takes."""
     threads = [_threads(each.workspace.root) for each in prepared]
     return max(1, _cores() // max([1, *threads]))
+
+
+def task(root: Path) -> Task:
+    """What the models of the project do."""
+    return load_params(root / "params.yaml").data.kind
 
 
 def experiment(root: Path) -> str:

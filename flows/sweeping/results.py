@@ -12,17 +12,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from components.errors import UserError
+from components.ml.tasks.table import DEFAULT as TASK
+from components.ml.tasks.table import TASKS
+from components.ml.tasks.task import Task
 from flows.compare import METRICS, TITLES
 from flows.sweeping.grid import Combination, shown
+from flows.tracking.headline import leading
 from flows.tracking.record import gain_metrics, model_metrics
 
-DEFAULT = "lora/accuracy"
-_QUALITY = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "f1", "mcc", "ece", "agreement_with_teacher")
-_KEYS = (*_QUALITY, "parameters", "megabytes")
-_GROUPED = ("accuracy_", "macro_f1_")
+HEADLINE = TASKS[TASK].headline.key
+DEFAULT = f"lora/{HEADLINE}"
+_BESIDE = ("agreement_with_teacher", "parameters", "megabytes")
 _SPEED = ("latency", "throughput")
-_LOWER = ("loss", "latency", "megabytes", "parameters", "ece", "seconds", "error")
-_BESIDE = ("student/accuracy", "lora/accuracy")
+_LOWER = ("loss", "latency", "megabytes", "parameters", "ece", "seconds", "error", "rmse")
 DASH = "-"
 _DVC_SAYS = ("ERROR: failed to reproduce", "Running stage", "> ")
 
@@ -48,22 +50,27 @@ def read_metrics(root: Path) -> dict[str, float]:
     return models | gain_metrics(metrics)
 
 
-def check_metric(name: str) -> str:
-    """The metric's name as it is used here; ``lora.accuracy`` means ``lora/accuracy``.
+def check_metric(name: str | None, task: Task = TASKS[TASK]) -> str:
+    """The metric's name as it is used here; ``lora.accuracy`` means ``lora/accuracy``, None the task's headline.
 
     Raises:
         UserError: no combination can have such a metric.
     """
+    name = name if name is not None else f"lora.{task.headline.key}"
+    keys = [metric.key for metric in task.metrics] + ["ece"] * task.classes_per_row + [*_BESIDE]
+    grouped = [f"{metric.key}_" for metric in leading(task)]
     model, slash, key = name.replace(".", "/", 1).partition("/")
     if not slash and name.startswith("gain_"):
         return name
-    remedy = f"Models: {', '.join(TITLES)}. Metrics: {', '.join(_KEYS)}, and accuracy_GROUP, macro_f1_GROUP."
+    of_groups = ", ".join(f"{start}GROUP" for start in grouped)
+    remedy = f"Models: {', '.join(TITLES)}. Metrics: {', '.join(keys)}, and {of_groups}."
     if key.startswith(_SPEED):
         raise UserError(
             f"--metric {name}: speed isn't measured in a sweep, where stages run side by side.", remedy, "parameters"
         )
-    if model not in TITLES or not (key in _KEYS or key.startswith(_GROUPED)):
-        raise UserError(f"--metric {name}: expected MODEL.METRIC, such as lora.accuracy.", remedy, "parameters")
+    if model not in TITLES or not (key in keys or key.startswith((*grouped, "details."))):
+        told = f"--metric {name}: expected MODEL.METRIC, such as lora.{task.headline.key}."
+        raise UserError(told, remedy, "parameters")
     return f"{model}/{key}"
 
 
@@ -85,11 +92,11 @@ def ranked(results: Sequence[Result], metric: str) -> list[Result]:
     return sorted(results, key=place)
 
 
-def rows(results: Sequence[Result], metric: str) -> list[list[str]]:
-    """The table's header and lines, best first."""
+def rows(results: Sequence[Result], metric: str, headline: str = HEADLINE) -> list[list[str]]:
+    """The table's header and lines, best first; ``headline`` is the key of the task's."""
     order = ranked(results, metric)
     keys = list(order[0].combination.values) if order else []
-    beside = _beside(order, metric)
+    beside = _beside(order, metric, headline)
     failed = any(result.failure for result in order)
     lines = [["", *keys, metric, *beside, "stages", *(["failed"] if failed else [])]]
     for place, result in enumerate(order, 1):
@@ -99,9 +106,9 @@ def rows(results: Sequence[Result], metric: str) -> list[list[str]]:
     return lines
 
 
-def table(results: Sequence[Result], metric: str) -> Table:
+def table(results: Sequence[Result], metric: str, headline: str = HEADLINE) -> Table:
     """For the terminal."""
-    header, *lines = rows(results, metric)
+    header, *lines = rows(results, metric, headline)
     better = "lower" if lower_is_better(metric) else "higher"
     made = Table(
         caption=f"Best first ({better} is better). Stages: run here, and restored from what was there or run once.",
@@ -117,9 +124,9 @@ def table(results: Sequence[Result], metric: str) -> Table:
     return made
 
 
-def markdown(results: Sequence[Result], metric: str) -> str:
+def markdown(results: Sequence[Result], metric: str, headline: str = HEADLINE) -> str:
     """For MLflow's and Prefect's pages."""
-    header, *lines = rows(results, metric)
+    header, *lines = rows(results, metric, headline)
     written = [header, ["---"] * len(header), *lines]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in written)
 
@@ -133,9 +140,9 @@ def first_words(failure: str | None) -> str:
     return (own[-1] if own and lines[0].endswith(":") else lines[0])[:160]
 
 
-def _beside(results: Sequence[Result], metric: str) -> list[str]:
+def _beside(results: Sequence[Result], metric: str, headline: str) -> list[str]:
     """The other metrics worth a column."""
-    wanted = (*_BESIDE, f"{metric.partition('/')[0]}/megabytes")
+    wanted = (f"student/{headline}", f"lora/{headline}", f"{metric.partition('/')[0]}/megabytes")
     return [name for name in wanted if name != metric and any(name in result.metrics for result in results)]
 
 

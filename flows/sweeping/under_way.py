@@ -18,7 +18,7 @@ from flows.repo.workspace import PlannedStage, Workspace
 from flows.runs.display import Display
 from flows.sweeping import results
 from flows.sweeping.prepare import Prepared, Project, default_parallel
-from flows.sweeping.results import DEFAULT, Result
+from flows.sweeping.results import DEFAULT, HEADLINE, Result
 from flows.sweeping.schedule import Job, Outcome, Schedule
 from flows.tracking.sweeps import CombinationRecord, SweepTracker
 
@@ -36,6 +36,7 @@ class SweepOptions:
         keep: whether the worktrees stay when all is done.
         pull: take from the DVC remote what others have computed.
         push: give each stage's result to the DVC remote.
+        headline: the key of the task's headline, which the table shows beside.
     """
 
     metric: str = DEFAULT
@@ -44,6 +45,7 @@ class SweepOptions:
     keep: bool = False
     pull: bool = False
     push: bool = False
+    headline: str = HEADLINE
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ class Run:
         self.all_published &= self.tracker.add(_record(each, self.results[-1]))
 
     def _table(self) -> str:
-        return results.markdown(self.results, self.options.metric) if self.results else ""
+        return results.markdown(self.results, self.options.metric, self.options.headline) if self.results else ""
 
     def _show(self) -> None:
         """The table as a Prefect artifact of this flow run."""

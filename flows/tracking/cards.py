@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from components.ml.tasks.table import DEFAULT, TASKS
 from flows.markup import markdown
 from flows.tracking.record import ModelRecord, PipelineRecord, figures
 
@@ -17,7 +18,7 @@ ABOUT = "stillhouse.about"
 DECISION = "stillhouse.decision"
 ALIASES = ("candidate", "champion", "previous")
 _INTRODUCTION = (
-    "Small text classifiers made by Stillhouse; `candidate` is the newest, `champion` the one that was promoted, "
+    "Small {} made by Stillhouse; `candidate` is the newest, `champion` the one that was promoted, "
     "`previous` the one before it."
 )
 _LONGEST = 5000  # characters that MLflow's databases keep of a description
@@ -29,7 +30,8 @@ def about(record: PipelineRecord, model: ModelRecord, experiment: str) -> str:
     return json.dumps(
         {
             "title": model.shown,
-            "figures": figures(model.metrics),
+            "figures": figures(model.metrics, TASKS[record.task]),
+            "task": record.task,
             "pipeline": record.name,
             "experiment": experiment,
             "components": dict(record.versions),
@@ -94,14 +96,22 @@ def _overview(versions: Sequence[ModelVersion], aliases: Mapping[str, str]) -> s
     older = [version for version in versions[_LISTED:] if str(version.version) in with_alias]
     listed = [*versions[:_LISTED], *older]
     lines = {str(version.version): line for version in listed if (line := _line(version, aliases))}
+    introduction = _INTRODUCTION.format(_kind(versions))
     for number in [number for number in reversed(lines) if number not in with_alias]:
-        if len(_joined(lines)) > _LONGEST:
+        if len(_joined(introduction, lines)) > _LONGEST:
             del lines[number]
-    return _joined(lines)[:_LONGEST]
+    return _joined(introduction, lines)[:_LONGEST]
 
 
-def _joined(lines: Mapping[str, str]) -> str:
-    return "\n".join([_INTRODUCTION, "", *lines.values()]).strip()
+def _joined(introduction: str, lines: Mapping[str, str]) -> str:
+    return "\n".join([introduction, "", *lines.values()]).strip()
+
+
+def _kind(versions: Sequence[ModelVersion]) -> str:
+    """What the versions are, by the newest that says so."""
+    told = next((found for version in versions if (found := _json(version, ABOUT))), {})
+    task = told.get("task", DEFAULT)
+    return "text classifiers" if task == DEFAULT else f"models for {task}"
 
 
 def _line(version: ModelVersion, aliases: Mapping[str, str]) -> str | None:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import UserError
+from components.ml.tasks.table import TASKS
 from flows.tracking import curves, models, registry, runs, views
+from flows.tracking.headline import capital, leading, share
 from flows.tracking.record import ModelRecord, PipelineRecord, figures, ordered
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 _FILES, _ATTACHED = "stillhouse.files", "stillhouse.attached"
 _DATASET = "data"
 _LONGEST_DIGEST = 36  # MLflow's limit; an MD5 of DVC with ".dir" is just that long
-_ON_PARENT = ("accuracy", "macro_f1", "agreement_with_teacher", "megabytes", "latency_p50_ms", "throughput_per_s")
+_ON_PARENT = ("agreement_with_teacher", "megabytes", "latency_p50_ms", "throughput_per_s")
+"""Beside the task's leading metrics."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def publish(client: MlflowClient, experiment: str, record: PipelineRecord, web: 
     """Write the record to MLflow; see :class:`Published`."""
     parent, created = runs.published_parent(client, experiment, record.inputs_digest, record.lock_digest, record.name)
     parent_id = parent.info.run_id
-    views.ensure(client, experiment)
+    views.ensure(client, experiment, TASKS[record.task])
     _describe_parent(client, parent_id, record)
     shown = ordered(record.models)
     try:
@@ -84,21 +87,20 @@ def attach(client: MlflowClient, run_id: str, files: Mapping[str, Path]) -> None
 
 def _note(record: PipelineRecord, experiment: str, of_models: list[str]) -> str:
     """The parent's description: a line for the runs table, the comparison, and where to look further."""
-    told = [f"{model.shown} {model.metrics['accuracy']:.1%}" for model in ordered(record.models)]
+    headline = TASKS[record.task].headline
+    told = [f"{model.shown} {share(headline, model.metrics[headline.key])}" for model in ordered(record.models)]
     links = (
         f"[The models in the runs table]({views.table('', experiment).lstrip('/')}), "
         f"[on the page that compares them]({views.comparison('', experiment, of_models).lstrip('/')})."
     )
-    return "\n\n".join([f"Accuracy: {'; '.join(told)}.", record.comparison, links])
+    return "\n\n".join([f"{capital(headline.name)}: {'; '.join(told)}.", record.comparison, links])
 
 
 def _describe_parent(client: MlflowClient, run_id: str, record: PipelineRecord) -> None:
     """What the pipeline run was; its lock digest first, so that a publication cut short is found again."""
+    keys = [*(metric.key for metric in leading(TASKS[record.task])), *_ON_PARENT]
     metrics = {
-        f"{model.name}/{key}": model.metrics[key]
-        for model in record.models
-        for key in _ON_PARENT
-        if key in model.metrics
+        f"{model.name}/{key}": model.metrics[key] for model in record.models for key in keys if key in model.metrics
     } | dict(record.gains)
     versions = {f"stillhouse.version.{stage}": version for stage, version in record.versions.items()}
     tags = {runs.LOCK: record.lock_digest} | versions | _origin(record)
@@ -120,10 +122,11 @@ def _publish_model(
     }
     params = {**model.params, "component_version": model.version, **_origin_params(record)}
     runs.log_once(client, run_id, params=params, tags=tags | _origin(record))
-    told = f"{model.shown}: {figures(model.metrics)}; made by {model.stage} {model.version} in {record.name}."
+    scores = figures(model.metrics, TASKS[record.task])
+    told = f"{model.shown}: {scores}; made by {model.stage} {model.version} in {record.name}."
     runs.describe(client, run_id, {runs.NOTE: told[0].upper() + told[1:]})
     _add_dataset(client, run_id, record)
-    model_id = models.ensure(client, experiment, run_id, model, record.texts, record.max_length)
+    model_id = models.ensure(client, experiment, run_id, model, record.texts, record.max_length, record.windows)
     runs.log_once(
         client,
         run_id,

@@ -1,18 +1,30 @@
-"""A text classifier for mlflow.pyfunc: models-from-code, copied beside the weights; needs no code of ours.
+"""A model of any task for mlflow.pyfunc: models-from-code, copied beside the weights.
 
 It needs transformers for the tokenizer, and onnxruntime where the model folder has a ``model.onnx``; else torch, and
-peft where it has an ``adapter/``.
+peft where it has an ``adapter/``. No code of ours must be installed: a classifier of texts needs none, and what other
+tasks need, or texts that are read in windows, stands beside the model as the artifact ``code``.
 
-Input: a list or array of texts, or a table with a column ``text``; where it classifies pairs, a list of pairs of texts,
-or a table with the columns ``text`` and ``text_pair``. Anything else is refused, over HTTP with code 400.
-Output: ``label`` and ``score``, the label's probability; with ``params={"return": "probabilities"}`` or ``"logits"``
-one column for each label.
+Input of text-classification, multi-label-classification and regression: a list or array of texts, or a table with a
+column ``text``; where it reads pairs, a list of pairs of texts, or a table with the columns ``text`` and ``text_pair``.
+Of token-classification: texts, a list of lists of words, or a table with a column ``tokens`` (words) or ``text``. Of
+relation-classification: texts with both entities marked, or also the columns ``e1`` and ``e2`` with their spans. Of
+question-answering: the columns ``question`` and ``context``. Anything else is refused, over HTTP with code 400.
+
+Output: ``label`` and ``score``, the label's probability; ``labels``; ``score``; ``entities``, each with ``type``,
+``text``, ``start``, ``end`` and ``score``; ``answer``, ``start``, ``end`` and ``score``. With
+``params={"return": "probabilities"}`` or ``"logits"`` one column for each label. Where a row has logits in several
+positions, they are a column ``logits`` of lists, position after position, and there are no probabilities.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import InspectLoader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +43,7 @@ _Forward = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 _RETURNS = ("label", "probabilities", "logits")
 
 
-class TextClassifier(PythonModel):
+class TaskModel(PythonModel):
     """A model folder behind MLflow's interface; loads offline, from safetensors or ONNX."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -40,6 +52,10 @@ class TextClassifier(PythonModel):
 
         folder = Path(context.artifacts["model"])
         settings = context.model_config or {}
+        self.served = _served(Path(context.artifacts["code"]), folder, settings) if "task" in settings else None
+        if self.served is not None:
+            self.forward = _of_onnx(folder) if (folder / "model.onnx").is_file() else _of_torch(folder, self.served)
+            return
         self.max_length = int(settings["max_length"])
         self.columns = ["text", "text_pair"] if settings.get("paired") else ["text"]
         offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -52,7 +68,9 @@ class TextClassifier(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Label and score of each text, or one column for each label."""
+        """Label and score of each text, or what else the task answers, or one column for each label."""
+        if self.served is not None:
+            return self._answered(self.served, model_input, params or {})
         wanted = (params or {}).get("return", "label")
         if wanted not in _RETURNS:
             raise _refused(f"params: expected 'return' to be one of {', '.join(_RETURNS)}; got {wanted!r:.100}.")
@@ -64,6 +82,18 @@ class TextClassifier(PythonModel):
             return pd.DataFrame(probabilities, columns=self.labels)
         labels = [self.labels[index] for index in probabilities.argmax(axis=-1)]
         return pd.DataFrame({"label": labels, "score": probabilities.max(axis=-1, initial=0.0).tolist()})
+
+    def _answered(self, served: Any, model_input: Any, params: dict[str, Any]) -> pd.DataFrame:
+        """The same by what stands beside the model."""
+        wanted = params.get("return", served.returns[0])
+        if wanted not in served.returns:
+            raise _refused(f"params: expected 'return' to be one of {', '.join(served.returns)}; got {wanted!r:.100}.")
+        names = _form(model_input, served.forms)
+        try:
+            inputs = served.read(dict(zip(names, _columns(model_input, names), strict=True)))
+        except served.refused as refusal:
+            raise _refused(str(refusal)) from None
+        return pd.DataFrame(served.table(inputs, served.logits(inputs, self.forward), wanted))
 
     def _logits(self, columns: list[list[str]]) -> np.ndarray:
         """float32 array of shape (rows, labels), in input order; batches hold rows of similar length.
@@ -89,6 +119,34 @@ class TextClassifier(PythonModel):
         return logits
 
 
+class _Packaged(MetaPathFinder, InspectLoader):
+    """Imports a package from what its files hold now: they may be gone when a module is imported for the first time."""
+
+    def __init__(self, package: Path) -> None:
+        self.package, self.sources, self.packages = package.name, dict[str, str](), set[str]()
+        for path in package.rglob("*.py"):
+            parts = [package.name, *path.relative_to(package).with_suffix("").parts]
+            if parts[-1] == "__init__":
+                self.packages.add(".".join(parts[:-1]))
+            self.sources[".".join(parts).removesuffix(".__init__")] = path.read_text(encoding="utf-8")
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return spec_from_loader(fullname, self) if fullname in self.sources else None
+
+    def is_package(self, fullname: str) -> bool:
+        return fullname in self.packages
+
+    def get_source(self, fullname: str) -> str:
+        return self.sources[fullname]
+
+
+def _served(code: Path, folder: Path, settings: Mapping[str, Any]) -> Any:
+    """The task, from the package ``code``; its name is a hash of its content, so that equal ones may be shared."""
+    if not any(getattr(finder, "package", None) == code.name for finder in sys.meta_path):
+        sys.meta_path.append(_Packaged(code))
+    return importlib.import_module(f"{code.name}.ml.tasks.serving").Served.of(folder, settings)
+
+
 def _softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
@@ -105,12 +163,12 @@ def _of_onnx(folder: Path) -> _Forward:
     return lambda features: session.run(["logits"], {name: features[name] for name in names})[0]
 
 
-def _of_torch(folder: Path) -> _Forward:
+def _of_torch(folder: Path, served: Any = None) -> _Forward:
     """The model in float32 and evaluation mode, with its prompts where it has some."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(
+    model = (served.auto_model() if served else AutoModelForSequenceClassification).from_pretrained(
         folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
     )
     adapter = folder / "adapter"
@@ -125,10 +183,19 @@ def _of_torch(folder: Path) -> _Forward:
 
     def forward(features: Mapping[str, np.ndarray]) -> np.ndarray:
         with torch.inference_mode():
-            logits = model(**{name: torch.from_numpy(values) for name, values in features.items()}).logits
+            output = model(**{name: torch.from_numpy(values) for name, values in features.items()})
+            logits = served.task.logits(output) if served else output.logits
         return np.asarray(logits.float().numpy())
 
     return forward
+
+
+def _form(data: Any, forms: list[list[str]]) -> list[str]:
+    """The first columns that are all there, or else the usual ones, which are the last."""
+    if isinstance(data, list) and data and isinstance(data[0], dict):
+        data = data[0]
+    named = list(data.columns) if isinstance(data, pd.DataFrame) else list(data) if isinstance(data, dict) else []
+    return next((names for names in forms if set(names) <= set(named)), forms[-1])
 
 
 def _columns(data: Any, names: list[str]) -> list[Sequence[Any]]:
@@ -143,28 +210,32 @@ def _columns(data: Any, names: list[str]) -> list[Sequence[Any]]:
         if lacking := [name for name in names if name not in data]:
             raise _refused(f"expected {_listed(lacking)}; got {_listed(data)}.")
         columns: list[Sequence[Any]] = [_as_list(data[name]) for name in names]
-        if len({len(column) for column in columns}) > 1:
-            raise _refused(f"expected as many {names[0]} as {names[1]}; got {len(columns[0])} and {len(columns[1])}.")
+        sizes = [len(column) for column in columns]
+        if len(set(sizes)) > 1:
+            raise _refused(f"expected as many {' as '.join(names)}; got {' and '.join(map(str, sizes))}.")
         return columns
     rows = data if isinstance(data, list) else _as_list(data)
     if len(names) == 1:
-        return [[row.get("text") if isinstance(row, dict) else row for row in rows]]
-    pairs = [_pair(index, row, names) for index, row in enumerate(rows)]
-    return [[first for first, _ in pairs], [second for _, second in pairs]]
+        return [[row.get(names[0]) if isinstance(row, dict) else row for row in rows]]
+    several = [_several(index, row, names) for index, row in enumerate(rows)]
+    return [[row[place] for row in several] for place in range(len(names))]
 
 
 def _as_list(data: Any) -> list[Any]:
-    if np.ndim(data) == 0 and not isinstance(data, list | tuple):
+    if isinstance(data, list | tuple):
+        return list(data)
+    if np.ndim(data) == 0:
         return [data.item() if isinstance(data, np.ndarray) else data]
     return list(data)
 
 
-def _pair(index: int, row: Any, names: list[str]) -> tuple[Any, Any]:
+def _several(index: int, row: Any, names: list[str]) -> list[Any]:
     if isinstance(row, dict):
-        return row.get(names[0]), row.get(names[1])
-    if isinstance(row, list | tuple | np.ndarray) and len(row) == 2:
-        return row[0], row[1]
-    raise _refused(f"expected pairs of texts; number {index}, counted from 0, is {row!r:.100} ({type(row).__name__}).")
+        return [row.get(name) for name in names]
+    if isinstance(row, list | tuple | np.ndarray) and len(row) == len(names):
+        return list(row)
+    what = "pairs of texts" if names == ["text", "text_pair"] else f"rows of {_listed(names)}"
+    raise _refused(f"expected {what}; number {index}, counted from 0, is {row!r:.100} ({type(row).__name__}).")
 
 
 def _of_table(table: pd.DataFrame, names: list[str]) -> list[Sequence[Any]]:
@@ -201,4 +272,4 @@ def _refused(message: str) -> MlflowException:
     return refusal
 
 
-set_model(TextClassifier())
+set_model(TaskModel())

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_QUALITY = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "f1", "mcc", "ece", "agreement_with_teacher")
+from components.ml.tasks.table import DEFAULT, TASKS
+from components.ml.tasks.task import Task
+from components.params.data import CUT, Windows
+from flows.tracking.headline import headline_of, leading, task_of
+
+_BESIDE = ("ece", "agreement_with_teacher")
 _SIZE = ("parameters", "megabytes")
 _SPEED = ("latency_p50_ms", "latency_p95_ms", "throughput_per_s")
-_INTERVALS = ("accuracy_ci", "macro_f1_ci")
-_OF_A_GROUP = ("accuracy", "macro_f1")
 CANDIDATES = ("lora_int8", "lora_onnx", "lora")
 """The models that may be registered: of those that were made, the first."""
 FLOAT_TOLERANCE = 1e-4  # the padding of a batch moves float32 logits by some 1e-6
@@ -71,7 +74,8 @@ class PipelineRecord:
     the second identifies the run. ``versions`` maps each stage to its component's version.
     ``files`` maps a path among the run's artifacts to the file or folder to put there.
     ``texts`` is the folder of the test rows (columns row, text); ``comparison`` is Markdown.
-    ``gains`` come from :func:`gain_metrics`.
+    ``gains`` come from :func:`gain_metrics`. ``task`` is the name of what the models do;
+    rows of more than ``max_length`` tokens are read in ``windows``.
     """
 
     name: str
@@ -91,6 +95,8 @@ class PipelineRecord:
     files: Mapping[str, Path] = field(default_factory=dict)
     registered_model: str = "stillhouse"
     candidates: Sequence[str] = CANDIDATES
+    task: str = DEFAULT
+    windows: Windows = CUT
 
     @property
     def artifacts(self) -> dict[str, Path]:
@@ -102,18 +108,24 @@ class PipelineRecord:
 def model_metrics(metrics: Mapping[str, Any], benchmark: Mapping[str, Any] | None, name: str) -> dict[str, float]:
     """The metrics of one model under the names that every model shares.
 
+    Beside the task's own there are an interval's ends as ``KEY_ci_low`` and ``KEY_ci_high``, a group's as
+    ``KEY_GROUP``, and those by type as ``details.TYPE.KEY``.
+
     Args:
         metrics: ``artifacts/evaluate/metrics.json``, parsed.
         benchmark: ``reports/benchmark.json``, parsed; None if nothing was measured.
         name: the model.
     """
-    found = metrics["models"][name]
+    found, task = metrics["models"][name], task_of(metrics)
     speed = (benchmark or {}).get("models", {}).get(name, {})
-    values = {key: found.get(key) for key in _QUALITY + _SIZE} | {key: speed.get(key) for key in _SPEED}
-    for key in _INTERVALS:
-        values[f"{key}_low"], values[f"{key}_high"] = found.get(key) or (None, None)
+    quality = [metric.key for metric in task.metrics]
+    values = {key: found.get(key) for key in (*quality, *_BESIDE, *_SIZE)} | {key: speed.get(key) for key in _SPEED}
+    for key in quality:
+        values[f"{key}_ci_low"], values[f"{key}_ci_high"] = found.get(f"{key}_ci") or (None, None)
     for group, scores in found.get("groups", {}).items():
-        values |= {f"{key}_{metric_name(group)}": scores.get(key) for key in _OF_A_GROUP}
+        values |= {f"{metric.key}_{metric_name(group)}": scores.get(metric.key) for metric in leading(task)}
+    for kind, scores in (found.get("details") or {}).items():
+        values |= {f"details.{metric_name(kind)}.{key}": value for key, value in scores.items()}
     return {key: float(value) for key, value in values.items() if value is not None}
 
 
@@ -127,19 +139,18 @@ def gain_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
         metrics: ``artifacts/evaluate/metrics.json``, parsed.
     """
     values: dict[str, float] = {}
+    headline = headline_of(metrics).key
     for name, gain in metrics["gains"].items():
         for key, found in ((f"gain_{name}", gain), (f"gain_{name}_target", gain.get("target"))):
             if found:
-                values |= {key: found["accuracy"], f"{key}_low": found["ci"][0], f"{key}_high": found["ci"][1]}
+                values |= {key: found[headline], f"{key}_low": found["ci"][0], f"{key}_high": found["ci"][1]}
         values["seeds"] = float(gain["seeds"])
     return values
 
 
-def figures(metrics: Mapping[str, float]) -> str:
+def figures(metrics: Mapping[str, float], task: Task = TASKS[DEFAULT]) -> str:
     """Quality, size and latency in a few words, of metrics from :func:`model_metrics`."""
-    words = {
-        "accuracy": "{:.1%} accuracy",
-        "macro_f1": "{:.1%} macro F1",
+    words = {metric.key: f"{{:{'.1%' if metric.percent else '.3f'}}} {metric.name}" for metric in leading(task)} | {
         "megabytes": "{:.1f} MB",
         "latency_p50_ms": "{:.1f} ms a text",
     }

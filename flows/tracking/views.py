@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from components.ml.tasks.task import Task
+from flows.tracking.headline import leading
 from flows.tracking.runs import MODEL, ORDER
 
 if TYPE_CHECKING:
@@ -16,14 +18,13 @@ if TYPE_CHECKING:
 VIEW = "stillhouse"
 TITLE = "Models side by side"
 COLUMNS = (
-    "accuracy",
-    "macro_f1",
     "agreement_with_teacher",
     "megabytes",
     "latency_p50_ms",
     "throughput_per_s",
     "parameters",
 )
+"""Behind the task's leading metrics."""
 _SHARED = "mlflow.sharedViewState."  # where MLflow's pages look for a view: a tag of the experiment, by its key
 _KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
 _DESCRIPTION = "attributes.`Description`"
@@ -39,10 +40,13 @@ _ROWS = {
 _KIND_OF_PAGES = "workflowType=machine_learning"  # MLflow's other pages are about prompts and traces
 
 
-def ensure(client: MlflowClient, experiment: str) -> None:
-    """Give the experiment the view, and pages that are about training; what people have changed stays."""
+def ensure(client: MlflowClient, experiment: str, task: Task) -> None:
+    """Give the experiment the view, and pages that are about training; what people have changed stays.
+
+    The columns are those of the task that is published first.
+    """
     tags = client.get_experiment(experiment).tags
-    whole = {**_state(), **_ROWS, "searchFilter": f"tags.`{MODEL}` != ''"}
+    whole = {**_state(task), **_ROWS, "searchFilter": f"tags.`{MODEL}` != ''"}
     envelope = {"name": TITLE, "createdAt": int(time.time() * 1000), "state": json.dumps(whole)}
     wanted = {_KIND: _TRAINING, _SHARED + VIEW: json.dumps(envelope)}
     for key, value in wanted.items():
@@ -50,9 +54,9 @@ def ensure(client: MlflowClient, experiment: str) -> None:
             client.set_experiment_tag(experiment, key, value)
 
 
-def _state() -> dict[str, Any]:
+def _state(task: Task) -> dict[str, Any]:
     """Which columns there are, in which order, how wide: what MLflow's own pages save."""
-    metrics = [f"metrics.`{name}`" for name in COLUMNS]
+    metrics = [f"metrics.`{name}`" for name in (*(metric.key for metric in leading(task)), *COLUMNS)]
     columns = [*metrics, _DESCRIPTION]
     return {
         "selectedColumns": columns,

@@ -250,7 +250,12 @@ def test_predictions_keep_every_row_and_agree_with_the_metrics(
     rows = pa.concat_tables([pq.read_table(path) for path in sorted(inputs["test"].glob("*.parquet"))])
     for name in STAGES:
         table = pq.read_table(output / "predictions" / f"{name}.parquet")
-        assert table.column_names == ["row", "group", "document", "label", "prediction", "logits"]
+        data = ["row", "group", "document", "label", "prediction", "logits"]
+        assert table.column_names == [*data, "actual", "predicted", "right", "confidence"]
+        assert table["predicted"].to_pylist() == [LABELS[one] for one in table["prediction"].to_pylist()]
+        assert table["right"].to_pylist() == [
+            a == p for a, p in zip(table["label"].to_pylist(), table["prediction"].to_pylist(), strict=True)
+        ]
         assert table.schema.field("prediction").type == pa.int32()
         assert table.schema.field("logits").type == pa.list_(pa.float32(), len(LABELS))
         for column in ("row", "group", "document", "label"):

@@ -240,7 +240,7 @@ def test_teachers_of_other_labels_are_refused(
 def test_logits_that_are_not_finite_are_refused(
     tiny_splits: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teachers, "score", lambda *_, **__: iter([([(0, b"key")], np.array([[np.nan, 0.0]]))]))
+    monkeypatch.setattr(teachers, "score", lambda *_, **__: iter([([(0, b"key")], [np.array([[np.nan, 0.0]])])]))
     with pytest.raises(UserError, match="not finite"):
         run(tiny_splits, teacher, tmp_path / "label", tmp_path / "store")
 

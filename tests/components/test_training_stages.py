@@ -46,7 +46,8 @@ def rows_of(splits: Path) -> dict[str, Path]:
 def train_teacher(splits: Path, base: Path, output: Path, order: list[str] | None = None, **changes: Any) -> Path:
     output.mkdir(parents=True)
     order = ["general"] if order is None else order
-    settings = Teacher.model_validate({"base": "data/base_model", "order": order, "phases": {"general": GENERAL}})
+    phases = {"general": GENERAL | changes.pop("general", {})}
+    settings = Teacher.model_validate({"base": "data/base_model", "order": order, "phases": phases})
     schema = splits / "schema.json"
     teacher.run(**rows_of(splits), schema=schema, base_model=base, settings=settings, output=output, **COMMON | changes)
     return output
@@ -81,13 +82,15 @@ def run_control(splits: Path, made: Mapping[str, Path], output: Path, settings: 
     return output
 
 
-def run_finetune(splits: Path, made: Mapping[str, Path], output: Path, **settings: Any) -> Path:
+def run_finetune(
+    splits: Path, made: Mapping[str, Path], output: Path, common: Mapping[str, Any] | None = None, **settings: Any
+) -> Path:
     """The section `finetune` is given by its keys."""
     output.mkdir(parents=True, exist_ok=True)
     chosen = Finetune.model_validate({"group": "a", "order": ["specific"], "phases": {"specific": SPECIFIC}} | settings)
     inputs = {"teacher_logits": made["label"], "teacher": made["teacher"] / "model"}
     inputs |= {"student": made["distill"] / "model"}
-    finetune.run(**rows_of(splits), **inputs, settings=chosen, output=output, **COMMON)
+    finetune.run(**rows_of(splits), **inputs, settings=chosen, output=output, **COMMON | dict(common or {}))
     return output
 
 

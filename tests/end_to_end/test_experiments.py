@@ -29,7 +29,7 @@ def test_dvc_experiments_and_diffs_work(copied: Project) -> None:
         "diff": pytest.approx(-0.45),
     }
     plots = json.loads(copied.run("dvc", "plots", "diff", "--json", "HEAD").stdout)["data"]
-    for name in ("training loss", "validation accuracy", "reliability", "confusion of lora"):
+    for name in ("training loss", "validation score", "reliability", "confusion of lora"):
         assert [plot["revisions"] for plot in plots[name]] == [["workspace", "HEAD"]]
     assert len(plots["artifacts/evaluate/plots/confusion.svg"]) == 2
 

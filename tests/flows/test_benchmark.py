@@ -10,10 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from components.ml.rows.inputs import shown
+from components.params.data import CUT, Windows
 from components.params.project import Benchmark
 from components.params.stages import Runtime
 from flows import benchmark as module
 from flows.benchmark import benchmark, sample_texts
+from tests.task_models import INPUTS, save_task_model
 
 SETTINGS, RUNTIME = Benchmark(latency_texts=3, throughput_texts=5), Runtime(threads=1)
 MODELS = {"teacher": (Path("artifacts/teacher/model"), "t1"), "student": (Path("artifacts/distill/model"), "s1")}
@@ -100,6 +103,33 @@ def test_tiny_models_are_really_measured_in_a_process_of_their_own(tmp_path: Pat
     for speed in found["models"].values():
         assert 0 < speed["latency_p50_ms"] <= speed["latency_p95_ms"] < 10_000
         assert speed["throughput_per_s"] > 1
+
+
+@pytest.mark.parametrize("task", ["token-classification", "question-answering", "multi-label-classification"])
+def test_models_of_any_task_are_measured_on_what_they_read(tmp_path: Path, tiny_encoder: Path, task: str) -> None:
+    folder = tmp_path / "artifacts/validate/test"
+    folder.mkdir(parents=True)
+    rows = INPUTS[task] * 3
+    columns: dict[str, Any] = {"text": [shown(row) for row in rows]}
+    if task == "token-classification":
+        columns["tokens"] = rows
+    if task == "question-answering":
+        columns = dict(zip(("text", "text_pair"), map(list, zip(*rows, strict=True)), strict=True))
+    pq.write_table(pa.table(columns), folder / "part-00000.parquet")
+    assert sample_texts(folder, len(rows)) == rows
+    save_task_model(tmp_path / "model", tiny_encoder, task)
+    for windows in (CUT, Windows(stride=4)):
+        found = benchmark(tmp_path, {"teacher": (Path("model"), "a")}, SETTINGS, RUNTIME, 16, windows)
+        speed = found["models"]["teacher"]
+        assert 0 < speed["latency_p50_ms"] <= speed["latency_p95_ms"] < 10_000
+        assert speed["throughput_per_s"] > 1
+    assert found["settings"]["windows"] == {"stride": 4, "pooling": "mean"}
+    assert len(list((tmp_path / ".stillhouse/benchmarks").iterdir())) == 2
+
+
+def test_what_is_read_survives_the_way_to_the_measuring_process() -> None:
+    given = ["a", ("a", "b"), ["a", "b"], ["a"]]
+    assert [module._restored(json.loads(json.dumps(module._kept(each)))) for each in given] == given
 
 
 def test_a_failed_measurement_tells_why_and_keeps_nothing(tmp_path: Path) -> None:

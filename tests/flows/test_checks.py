@@ -210,6 +210,39 @@ def test_what_phases_can_have_passes() -> None:
     check_phases(Params.model_validate(raw(weights, lambda params: params["data"].update(labels=None))))
 
 
+def of_task(task: str, **columns: str) -> Change:
+    def change(params: dict[str, Any]) -> None:
+        params["data"] |= {"task": task, "columns": columns | {"group": "group"}, "labels": None}
+
+    return change
+
+
+def test_phases_stop_early_by_what_their_tasks_are_validated_by() -> None:
+    def with_task(params: dict[str, Any]) -> None:
+        params["data"]["tasks"] = {"scores": {"type": "regression", "train": "data/scores.jsonl"}}
+
+    for metric in ("f1", "accuracy"):
+        early = phase("teacher", early_stopping={"metric": metric})
+        check_phases(Params.model_validate(raw(of_task("token-classification"), early)))
+    told = refused(of_task("regression"), phase("teacher", early_stopping={"metric": "accuracy"}))
+    assert "'accuracy' isn't measured in this phase" in told
+    assert "Choose one of: loss, pearson, rmse." in told
+    several = phase("teacher", tasks=["target", "scores"], early_stopping={"metric": "f1"})
+    told = refused(of_task("question-answering"), with_task, several, phase("teacher", early_stopping={"metric": "x"}))
+    assert "loss, exact_match, f1, scores/loss, scores/pearson, scores/rmse, mean/loss." in told
+    alone = phase("teacher", tasks=["scores"], early_stopping={"metric": "rmse"})
+    check_phases(Params.model_validate(raw(with_task, alone)))
+
+
+@pytest.mark.parametrize("task", ["regression", "question-answering", "multi-label-classification"])
+def test_weights_of_classes_are_refused_where_the_loss_has_none(task: str) -> None:
+    told = refused(of_task(task), phase("finetune", class_weights="balanced"))
+    assert f"finetune.phases.specific.class_weights: the loss of {task} has no weights" in told
+    assert "weights are for text-classification, token-classification, relation-classification" in told
+    weighted = raw(of_task("relation-classification"), phase("finetune", class_weights="balanced"))
+    check_phases(Params.model_validate(weighted))
+
+
 def test_groups_that_no_training_row_has_are_refused() -> None:
     params = raw(lambda params: params["teacher"]["phases"]["general"].update(on=["tweets", "小说", "prodcts"]))
     known = ["editorials", "products_", "tweets"]

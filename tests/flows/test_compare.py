@@ -10,8 +10,10 @@ import pytest
 from rich.console import Console
 
 from components.errors import UserError
+from components.ml.tasks.table import TASKS
 from flows.compare import comparison, markdown, table, verdicts
 from flows.models import models
+from tests.flows import of_tasks
 
 GROUPS = {"editorials": -0.026, "products": -0.027, "tweets": 0.048}
 
@@ -266,3 +268,43 @@ def test_the_fine_tune_is_called_what_it_was(tmp_path: Path, method: str | None,
     assert any(line.startswith(title) for line in rendered(found, 120))
     assert any(said.startswith(sentence) for said in verdicts(found))
     assert not any("LoRA" in said for said in verdicts(found))
+
+
+def of_a_task(root: Path, task: str) -> dict[str, Any]:
+    write(root)
+    path = root / "artifacts/evaluate/metrics.json"
+    path.write_text(json.dumps(of_tasks.evaluated(task)[0]), encoding="utf-8")
+    return comparison(root)
+
+
+@pytest.mark.parametrize("task", list(of_tasks.NAMES))
+def test_any_task_is_compared_by_its_headline(tmp_path: Path, task: str) -> None:
+    found = of_a_task(tmp_path, task)
+    headline = TASKS[task].headline.name
+    others = [metric.name for metric in TASKS[task].metrics[1:] if metric.key in found["models"]["lora"]]
+    assert others
+    header, _, teacher = markdown(found).splitlines()[:3]
+    columns = [cell.strip().replace("<br>", " ") for cell in header.split("|")[1:-1]]
+    assert columns[:2] == ["model", headline]
+    for name in others:
+        assert name in columns
+    key = found["headline"]
+    score = f"{100 * found['models']['teacher'][key]:.1f}"
+    assert teacher.split("|")[2].strip().startswith(score)
+    kept, distilled, *_ = verdicts(found)
+    assert f"of the teacher's {headline} (" in kept
+    assert f"a clear gain, +2.1 points of {headline} (95% interval +1.1 to +3.1;" in distilled
+    assert max(map(len, rendered(found, 100))) <= 100
+
+
+def test_what_is_no_share_is_told_as_it_was_measured(tmp_path: Path) -> None:
+    found = of_a_task(tmp_path, "regression")
+    row = next(line for line in markdown(found).splitlines() if line.startswith("| teacher"))
+    assert f"| {found['models']['teacher']['rmse']:.3f} |" in row
+    assert "Scores in % (root mean squared error as measured)" in " ".join(rendered(found, 200))
+
+
+def test_an_interval_that_goes_below_nothing_is_readable(tmp_path: Path) -> None:
+    found = of_a_task(tmp_path, "regression")
+    found["models"]["lora"]["pearson_ci"] = [-0.05, 0.3]
+    assert "-5.0 to 30.0" in markdown(found)

@@ -25,10 +25,16 @@ from transformers.pytorch_utils import Conv1D
 from components.errors import UserError
 from components.ml.adapters.rehearsal import idle_parameters, padding_gap
 from components.ml.adapters.targets import ia3_targets, linear_layers, lora_targets, matching
+from components.ml.models.task_models import task_of
 from components.ml.training.trainable import head_modules
-from components.params.trainable import Adapters, Ia3, Lora, PrefixTuning, PTuning
+from components.params.trainable import Adapters, Ia3, Lora, PrefixTuning, PromptTuning, PTuning
 
 Classifier = PreTrainedModel | PeftModel
+_TASK_TYPES = {
+    "AutoModelForTokenClassification": TaskType.TOKEN_CLS,
+    # peft's own class for questions drops token_type_ids, without which BERT can't tell question and context apart.
+    "AutoModelForQuestionAnswering": None,
+}
 _REFUSALS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What peft and the models raise where one has no place for the other."""
 _PADDING_TOLERANCE = 1e-3
@@ -46,6 +52,9 @@ def add_adapters(model: PreTrainedModel, settings: Adapters, base_name: str) -> 
     Raises:
         UserError: no layer has a name that the settings give, or the architecture doesn't allow the method.
     """
+    task = task_of(model)
+    if isinstance(settings, PromptTuning | PTuning | PrefixTuning) and not task.prompts:
+        raise _refused(model, settings, f"prompts before a text would move the places that {task.name} reads.")
     config = _config(model, settings)
     own_gap = padding_gap(model)
     try:
@@ -130,7 +139,7 @@ def _config(model: PreTrainedModel, settings: Adapters) -> PeftConfig:
     if isinstance(settings, Ia3):
         targets, feedforward = ia3_targets(model, settings.ia3.targets, settings.ia3.feedforward)
         return IA3Config(
-            task_type=TaskType.SEQ_CLS,
+            task_type=_task_type(model),
             target_modules=targets,
             feedforward_modules=feedforward,
             fan_in_fan_out=_transposed(model, targets),
@@ -143,7 +152,7 @@ def _lora(model: PreTrainedModel, settings: Lora) -> LoraConfig:
     given = settings.lora
     targets = lora_targets(model, given.targets)
     return LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=_task_type(model),
         r=given.r,
         lora_alpha=given.alpha,  # type: ignore[arg-type]  # peft divides it by r; whole numbers are only its custom
         lora_dropout=given.dropout,
@@ -158,7 +167,7 @@ def _lora(model: PreTrainedModel, settings: Lora) -> LoraConfig:
 def _prompts(model: PreTrainedModel, settings: Adapters) -> PromptLearningConfig:
     """Sizes are told, since peft looks for them under names that not every architecture has."""
     sizes = {"num_layers": model.config.num_hidden_layers, "num_attention_heads": model.config.num_attention_heads}
-    common: dict[str, Any] = {"task_type": TaskType.SEQ_CLS, "modules_to_save": head_modules(model), **sizes}
+    common: dict[str, Any] = {"task_type": _task_type(model), "modules_to_save": head_modules(model), **sizes}
     if isinstance(settings, PrefixTuning):
         tokens = settings.prefix_tuning.tokens
         return PrefixTuningConfig(num_virtual_tokens=tokens, token_dim=model.config.hidden_size, **common)
@@ -177,6 +186,11 @@ def _prompts(model: PreTrainedModel, settings: Adapters) -> PromptLearningConfig
         token_dim=width,
         **common,
     )
+
+
+def _task_type(model: PreTrainedModel) -> TaskType | None:
+    """What peft calls the task of a model; None for whatever passes all features on."""
+    return _TASK_TYPES.get(task_of(model).head, TaskType.SEQ_CLS)
 
 
 def _transposed(model: PreTrainedModel, targets: list[str]) -> bool:

@@ -10,11 +10,13 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from components.ml.models.task_models import task_of
+
 
 def idle_parameters(model: PeftModel) -> list[str]:
     """The parameters that should train and that no gradient reaches."""
     with _rehearsal(model), torch.enable_grad():
-        model(**_texts(model, [0])).logits.sum().backward()
+        _logits(model, [0]).sum().backward()
         return [
             name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
         ]
@@ -25,9 +27,14 @@ def padding_gap(model: PreTrainedModel | PeftModel) -> float:
     if model.config.pad_token_id is None:
         return 0.0  # nor can such a model read batches
     with _rehearsal(model), torch.no_grad():
-        alone = model(**_texts(model, [0])).logits[0]
-        padded = model(**_texts(model, [0, 3])).logits[0]
-    return float((alone - padded).abs().max())
+        alone, padded = _logits(model, [0])[0], _logits(model, [0, 3])[0]
+    # Where tokens have logits, those of the padding don't count.
+    return float((alone - (padded if alone.dim() == 1 else padded[: len(alone)])).abs().max())
+
+
+def _logits(model: PreTrainedModel | PeftModel, longer: list[int]) -> Tensor:
+    """The logits of a batch of :func:`_texts`."""
+    return task_of(model).logits(model(**_texts(model, longer)))
 
 
 @contextmanager

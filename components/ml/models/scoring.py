@@ -1,16 +1,17 @@
-"""Scoring texts with a sequence-classification model: no text's logits depend on its neighbours."""
+"""Scoring rows with a model of any task: no row's logits depend on its neighbours."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from transformers import (
-    AutoModelForSequenceClassification,
+    AutoConfig,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -18,14 +19,16 @@ from transformers import (
 
 from components.errors import UserError
 from components.ml.models.folders import loading, refuse_code
-from components.ml.rows.inputs import Input, encode
+from components.ml.models.task_models import auto_model, task_of
+from components.ml.rows.inputs import Input, padding_before
+from components.ml.tasks.task import Reading, Window
 
 if TYPE_CHECKING:  # importing peft takes seconds, and only training needs it
     from peft import PeftModel
 
 
 Tag = TypeVar("Tag")
-Features = dict[str, Any]
+Features = Mapping[str, Any]
 """What a tokenizer makes of one text."""
 Shape = tuple[int, bool]
 TOKENISED_AT_ONCE = 4096
@@ -96,8 +99,9 @@ def refuse_adapter(folder: Path) -> None:
 
 def _load(folder: Path, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     refuse_code(folder)
-    model, report = AutoModelForSequenceClassification.from_pretrained(
-        folder, **loading(), use_safetensors=True, dtype=torch.float32, output_loading_info=True
+    config = AutoConfig.from_pretrained(folder, **loading())
+    model, report = auto_model(task_of(config)).from_pretrained(
+        folder, config=config, **loading(), use_safetensors=True, dtype=torch.float32, output_loading_info=True
     )
     if report["missing_keys"]:
         raise UserError(
@@ -139,15 +143,38 @@ def predict_logits(
     max_length: int,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """Logits of every text or pair, in input order; see `score` for what they depend on.
+    """Logits of every text or pair, in input order, where rows have one position; see `score` for what they depend on.
 
     Returns:
         float32 array of shape (inputs, classes).
     """
     logits = np.zeros((len(inputs), len(label_names(model))), dtype=np.float32)
-    for places, scored in score(model, tokenizer, enumerate(inputs), max_length=max_length, batch_size=batch_size):
-        logits[places] = scored
+    reading = Reading(max_length)
+    for places, scored in score(model, tokenizer, enumerate(inputs), reading=reading, batch_size=batch_size):
+        logits[places] = np.concatenate(scored)
     return logits
+
+
+def predict_rows(
+    model: Classifier,
+    tokenizer: PreTrainedTokenizerBase,
+    inputs: Sequence[Input],
+    *,
+    reading: Reading,
+    batch_size: int = 64,
+) -> list[np.ndarray]:
+    """Logits of every row, in input order, each float32 of shape (positions, classes); see `score`."""
+    logits: list[np.ndarray] = [np.zeros(0)] * len(inputs)
+    for places, scored in score(model, tokenizer, enumerate(inputs), reading=reading, batch_size=batch_size):
+        for place, one in zip(places, scored, strict=True):
+            logits[place] = one
+    return logits
+
+
+def sound(logits: np.ndarray) -> bool:
+    """Whether a row's logits, of shape (positions, classes), are finite; positions that were cut off have NaN alone."""
+    cut = np.isnan(logits).all(axis=-1)
+    return bool(np.isfinite(logits[~cut]).all()) and not (len(cut) and cut.all())
 
 
 def score(
@@ -155,25 +182,25 @@ def score(
     tokenizer: PreTrainedTokenizerBase,
     inputs: Iterable[tuple[Tag, Input]],
     *,
-    max_length: int,
+    reading: Reading,
     batch_size: int,
     checked: bool = False,
-) -> Iterator[tuple[list[Tag], np.ndarray]]:
-    """Score texts, or pairs, as they come, in batches: the texts' tags, and float32 logits of shape (tags, classes).
+) -> Iterator[tuple[list[Tag], list[np.ndarray]]]:
+    """Score rows as they come, in batches: the rows' tags, and of each float32 logits of shape (positions, classes).
 
-    A text's logits don't depend, to the bit, on which others are scored with it or in which order. For that, the
+    A row's logits don't depend, to the bit, on which others are scored with it or in which order. For that, the
     shape of its batch (`_padded`, `_rows`) follows from its own length and ``batch_size``; a last batch is filled
     up with repeats. Kernels are chosen by shape, and those of such shapes treat all rows alike.
-    Texts wait until a batch of their length is full.
+    Rows wait until a batch of their length is full; a row that is read in several windows waits for all of them.
 
     Args:
-        max_length: tokens; longer texts are cut.
-        batch_size: how many texts go through the model at once, at most; of long ones fewer (`TOKENS_PER_TEXT`), so
+        reading: how long rows are cut.
+        batch_size: how many windows go through the model at once, at most; of long ones fewer (`TOKENS_PER_TEXT`), so
             that a batch's tokens, and with them the memory, stay about the same.
-        checked: try every shape out before it is used, and take fewer texts at once where a text's place in the
+        checked: try every shape out before it is used, and take fewer windows at once where one's place in the
             batch changes its logits. Costs a batch for each shape.
     """
-    scorer: _Scorer[Tag] = _Scorer(model, tokenizer, max_length, batch_size, checked)
+    scorer: _Scorer[Tag] = _Scorer(model, tokenizer, reading, batch_size, checked)
     stream = iter(inputs)
     while window := list(itertools.islice(stream, TOKENISED_AT_ONCE)):
         scorer.add(window)
@@ -181,34 +208,49 @@ def score(
     yield from scorer.batches(full=False)
 
 
+@dataclass
+class _Row(Generic[Tag]):
+    """A row whose windows are being scored; ``logits`` are filled in as they come."""
+
+    tag: Tag
+    windows: list[Window]
+    logits: list[np.ndarray | None]
+
+    @property
+    def complete(self) -> list[np.ndarray] | None:
+        """The logits of all windows, once they are there."""
+        found = [one for one in self.logits if one is not None]
+        return found if len(found) == len(self.windows) else None
+
+
 class _Scorer(Generic[Tag]):
-    """Texts that wait for company of their shape: the padded length, and whether there is any padding."""
+    """Windows that wait for company of their shape: the padded length, and whether there is any padding."""
 
     def __init__(
         self,
         model: Classifier,
         tokenizer: PreTrainedTokenizerBase,
-        max_length: int,
+        reading: Reading,
         batch_size: int,
         checked: bool,
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.max_length, self.batch_size, self.checked = max_length, batch_size, checked
-        self.waiting: dict[Shape, list[tuple[Tag, Features]]] = {}
+        self.model, self.tokenizer, self.task = model, tokenizer, task_of(model)
+        self.reading, self.batch_size, self.checked = reading, batch_size, checked
+        self.waiting: dict[Shape, list[tuple[_Row[Tag], int]]] = {}
         self.rows: dict[Shape, int] = {}
 
     def add(self, inputs: Sequence[tuple[Tag, Input]]) -> None:
-        """Tokenise texts and let them wait."""
-        given = [each for _, each in inputs]
-        encoded = encode(self.tokenizer, given, truncation=True, max_length=self.max_length)
-        for index, (tag, _) in enumerate(inputs):
-            features = {name: values[index] for name, values in encoded.items()}
-            length = len(features["input_ids"])
-            padded = _padded(length, self.max_length, self.batch_size)
-            # Without any padding transformers leaves the mask out, and other kernels run: such texts stay apart.
-            self.waiting.setdefault((padded, length < padded), []).append((tag, features))
+        """Tokenise rows and let their windows wait."""
+        found = self.task.windows(self.tokenizer, [each for _, each in inputs], self.reading)
+        for (tag, _), windows in zip(inputs, found, strict=True):
+            row = _Row(tag, windows, [None] * len(windows))
+            for index, window in enumerate(windows):
+                length = len(window.features["input_ids"])
+                padded = _padded(length, self.reading.max_length, self.batch_size)
+                # Without any padding transformers leaves the mask out, and other kernels run: such texts stay apart.
+                self.waiting.setdefault((padded, length < padded), []).append((row, index))
 
-    def batches(self, *, full: bool) -> Iterator[tuple[list[Tag], np.ndarray]]:
+    def batches(self, *, full: bool) -> Iterator[tuple[list[Tag], list[np.ndarray]]]:
         """Score full batches, or all that wait; long texts first, so that a lack of memory shows soon."""
         for shape in sorted(self.waiting, reverse=True):
             queue = self.waiting[shape]
@@ -216,7 +258,23 @@ class _Scorer(Generic[Tag]):
                 rows = self._rows_of(shape)
                 batch = queue[:rows]
                 del queue[:rows]
-                yield [tag for tag, _ in batch], self._forward([each for _, each in batch], rows, shape[0])
+                done = self._done(batch, rows, shape[0])
+                if done:
+                    yield [row.tag for row, _ in done], [logits for _, logits in done]
+
+    def _done(
+        self, batch: Sequence[tuple[_Row[Tag], int]], rows: int, padded: int
+    ) -> list[tuple[_Row[Tag], np.ndarray]]:
+        """Score a batch: the rows whose last window was in it, and their logits."""
+        features = [row.windows[index].features for row, index in batch]
+        before = padding_before(self.tokenizer, padded, [len(one["input_ids"]) for one in features])
+        done = []
+        for (row, index), more, logits in zip(batch, before, self._forward(features, rows, padded), strict=True):
+            at = row.windows[index].at
+            row.logits[index] = logits if at is None else logits[[place + more for place in at]]
+            if (found := row.complete) is not None:
+                done.append((row, self.task.merge(row.windows, found, self.reading)))
+        return done
 
     def _rows_of(self, shape: Shape) -> int:
         if shape not in self.rows:
@@ -229,16 +287,21 @@ class _Scorer(Generic[Tag]):
         padded, some_padding = shape
         words = " ".join(map(str, range(padded)))  # some text that is long enough
         sample = dict(self.tokenizer(words, truncation=True, max_length=padded - some_padding))
-        while rows > 1 and len(np.unique(self._forward([sample] * rows, rows, padded).view(np.uint32), axis=0)) > 1:
+
+        def differ() -> bool:
+            logits = self._forward([sample] * rows, rows, padded).reshape(rows, -1)
+            return len(np.unique(logits.view(np.uint32), axis=0)) > 1
+
+        while rows > 1 and differ():
             rows //= 2
         return rows
 
     @torch.inference_mode()
     def _forward(self, texts: Sequence[Features], rows: int, padded: int) -> np.ndarray:
         """Logits of ``texts`` in a batch of ``rows``, which repeats of them fill up."""
-        filled = list(itertools.islice(itertools.cycle(texts), rows))
+        filled: Any = list(itertools.islice(itertools.cycle(texts), rows))
         batch = self.tokenizer.pad(filled, padding="max_length", max_length=padded, return_tensors="pt")
-        logits = self.model(**batch.to(self.model.device)).logits[: len(texts)]
+        logits = self.task.logits(self.model(**batch.to(self.model.device)))[: len(texts)]
         return np.asarray(logits.float().cpu().numpy())
 
 

@@ -10,33 +10,39 @@ from peft import PeftModel
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from components.errors import UserError
+from components.ml.models.entity_markers import add_markers
 from components.ml.models.folders import check_folder, loading
 from components.ml.models.scoring import refuse_adapter
+from components.ml.models.task_models import auto_model, configure, refuse_architecture
+from components.ml.tasks.table import DEFAULT, TASKS
+from components.ml.tasks.task import Task
 
 
 def load_base(
-    folder: Path, labels: list[str], key: str = "teacher.base"
+    folder: Path, labels: list[str], key: str = "teacher.base", task: Task = TASKS[DEFAULT]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A pretrained encoder under a new classifier head for ``labels``, in float32, and its tokenizer.
+    """A pretrained encoder under a new head for a task with these labels, in float32, and its tokenizer.
 
     Args:
         key: what names the folder in params.yaml, for errors.
+        task: what the head is for; tokens that it marks texts with are put into the vocabulary.
 
     Raises:
-        UserError: the folder is missing, holds no safetensors weights, isn't a transformers folder or needs prompts.
+        UserError: the folder is missing, holds no safetensors weights, isn't a transformers folder or needs prompts, or
+            the architecture has no such head.
     """
     check_folder(folder, key=key)
     refuse_adapter(folder)
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
-    config = AutoConfig.from_pretrained(folder, **names, **loading())
-    model = AutoModelForSequenceClassification.from_pretrained(
+    config = configure(AutoConfig.from_pretrained(folder, **loading()), task, labels)
+    if task.name != DEFAULT:
+        refuse_architecture(config, task, key)
+    model = auto_model(task).from_pretrained(
         folder,
         config=config,
         **loading(),
@@ -46,6 +52,8 @@ def load_base(
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     _know_padding(model, tokenizer, folder)
+    if task.markers:
+        add_markers(model, tokenizer)
     return model, tokenizer
 
 

@@ -14,6 +14,7 @@ from components.errors import UserError
 _KEPT = (
     *("vocab_size", "type_vocab_size", "num_labels", "id2label", "label2id", "problem_type", "model_type"),
     *("architectures", "auto_map", "transformers_version", "dtype", "torch_dtype", "is_decoder", "is_encoder_decoder"),
+    *("stillhouse_task", "entity_markers"),
     *("add_cross_attention", "return_dict", "output_attentions", "output_hidden_states", "tie_word_embeddings"),
 )
 """What a student's configuration can't change: it reads the teacher's tokens and tells the teacher's labels."""

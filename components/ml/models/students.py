@@ -10,8 +10,6 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -23,6 +21,9 @@ from components.ml.models.layers import choose_layers
 from components.ml.models.scoring import label_names, load_plain
 from components.ml.models.storage import load_base
 from components.ml.models.student_config import unfit, with_changes, with_layers
+from components.ml.models.task_models import new_model, task_of
+from components.ml.tasks.table import DEFAULT, TASKS
+from components.ml.tasks.task import Task
 from components.params.stages import Student
 
 _PLACES = ("layer_idx", "layer_id", "layer_index", "layer_number", "idx", "training")
@@ -51,7 +52,8 @@ def make_student(
     if student.config is not None:
         return resized_student(teacher, student.config), tokenizer, None
     key = f"data.models.{student.model}"
-    return *pretrained_student(Path(models[str(student.model)]), label_names(teacher), key), None
+    folder = Path(models[str(student.model)])
+    return *pretrained_student(folder, label_names(teacher), key, task_of(teacher)), None
 
 
 def build_student(teacher: PreTrainedModel, layers: int | list[int], take: str = "lower") -> PreTrainedModel:
@@ -63,7 +65,7 @@ def build_student(teacher: PreTrainedModel, layers: int | list[int], take: str =
     name, modules = encoder_layers(teacher)
     chosen = choose_layers(len(modules), layers, take)
     config = with_layers(teacher.config, chosen)
-    student = _new(config)
+    student = new_model(config)
     for new, old in enumerate(chosen):
         found = next(_differences(student.get_submodule(f"{name}.{new}"), modules[old]), None)
         if found is not None:
@@ -93,7 +95,7 @@ def resized_student(teacher: PreTrainedModel, changes: Mapping[str, Any]) -> Pre
     """
     config = with_changes(teacher.config, changes)
     try:
-        student = _new(config)
+        student = new_model(config)
         _try(student)
     except Exception as error:  # architectures check their sizes each in their own way, or not at all
         raise unfit(config, error) from error
@@ -101,7 +103,7 @@ def resized_student(teacher: PreTrainedModel, changes: Mapping[str, Any]) -> Pre
 
 
 def pretrained_student(
-    folder: Path, labels: list[str], key: str = "data.models"
+    folder: Path, labels: list[str], key: str = "data.models", task: Task = TASKS[DEFAULT]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Another pretrained model with its own tokenizer, and a head for ``labels``, in their order.
 
@@ -110,23 +112,16 @@ def pretrained_student(
     Raises:
         UserError: the folder can't be loaded.
     """
-    model, tokenizer = load_base(folder, labels, key)
+    model, tokenizer = load_base(folder, labels, key, task)
     config = AutoConfig.from_pretrained(folder, **loading())
     own = [str(name) for _, name in sorted((config.id2label or {}).items())]
     if sorted(own) == sorted(labels):
         _reorder_head(model, [own.index(label) for label in labels])
     elif len(own) == len(labels):  # a head of the same shape was loaded, whose classes are others
-        fresh = _new(model.config)
+        fresh = new_model(model.config)
         for name in _head(model):
             model.get_submodule(name).load_state_dict(fresh.get_submodule(name).state_dict())
     return model, tokenizer
-
-
-def _new(config: PreTrainedConfig) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(
-        config, dtype=torch.float32, trust_remote_code=loading()["trust_remote_code"]
-    )
-    return model
 
 
 def _try(model: PreTrainedModel) -> None:

@@ -17,26 +17,30 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from components.errors import UserError
-from components.ml.rows.inputs import Input, encode, input_columns, inputs_of
+from components.ml.rows.inputs import Input, encode, input_columns, inputs_of, padding_before
 from components.ml.rows.words import word_ids_of
+from components.ml.tasks.task import IGNORED, Reading, Task
 from components.ml.teaching.pseudo_labels import Selection
-from components.ml.training.losses import IGNORED
 
 READ_ROWS = 4096
-_SCHEMA = pa.schema(
-    [
-        ("input_ids", pa.list_(pa.int32())),
-        ("token_type_ids", pa.list_(pa.int32())),
-        ("label", pa.int32()),
-        ("teacher_logits", pa.list_(pa.float32())),
-        ("word_ids", pa.list_(pa.int32())),
-    ]
-)
+
+
+def _schema(label: pa.DataType) -> pa.Schema:
+    """What is kept of each window; ``at`` are the places of the tokens that have logits, null where the row has."""
+    whole = pa.list_(pa.int32())
+    names = {"input_ids": whole, "token_type_ids": whole, "label": label, "teacher_logits": pa.list_(pa.float32())}
+    return pa.schema([*names.items(), ("word_ids", whole), ("at", whole)])
+
+
+_ONE_CLASS = pa.int32()
+_NUMBERS = pa.list_(pa.float32())
+"""What a window's label is where a row has one class, and otherwise."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The folders of rows that ``validate`` wrote: Parquet shards with row, text (text_pair), label, group, document.
+    """The folders of rows that ``validate`` wrote: Parquet shards with row, text (text_pair, tokens), label, group and
+    document; the label is of the task's own type.
 
     ``unlabelled`` has no labels (null). ``tasks`` holds a folder NAME/train and NAME/validation for each other task,
     and tasks.json: name -> {"type": ..., "labels": [...]}.
@@ -68,10 +72,12 @@ class Source:
 class TokenisedRows(Dataset[dict[str, Any]]):
     """Rows ready for a model, read from a memory-mapped Arrow file.
 
-    An item holds ``row`` (its index), ``input_ids`` (list of int), ``label`` (int, ``IGNORED`` for unlabelled
-    rows) and, where there are any, ``token_type_ids`` (list of int: of pairs, which text each token belongs to),
-    ``teacher_logits`` (list of float, one per class) and ``word_ids`` (list of int, the word that each token belongs
-    to, -1 for special tokens).
+    An item holds ``row`` (its index), ``input_ids`` (list of int), ``label`` (int, ``IGNORED`` for unlabelled rows;
+    where a row has more than one class a list of numbers, None for unlabelled rows) and, where there are any,
+    ``token_type_ids`` (list of int: of pairs, which text each token belongs to), ``at`` (list of int: the tokens that
+    have logits, where it isn't the row), ``teacher_logits`` (list of float, the classes of one position after those
+    of another) and ``word_ids`` (list of int, the word that each token belongs to, -1 for special tokens).
+    A row that is read in windows is as many items.
     ``absent`` names the groups that were asked for and have no row.
     """
 
@@ -85,14 +91,19 @@ class TokenisedRows(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         found = {name: self.table[name][index].as_py() for name in self.table.column_names}
-        label = IGNORED if found.pop("label") is None else self.table["label"][index].as_py()
+        label = found.pop("label")
+        if label is None and self.table.schema.field("label").type == _ONE_CLASS:
+            label = IGNORED
         given = {name: value for name, value in found.items() if value is not None}
         return {"row": index, "label": label} | given
 
     @property
     def labels(self) -> np.ndarray:
-        """Every row's label, of shape (rows,), ``IGNORED`` for unlabelled rows."""
-        return np.asarray(pc.fill_null(self.table["label"], IGNORED))
+        """Every row's label, or every position's, of shape (labels,); ``IGNORED`` for unlabelled rows."""
+        labels = self.table["label"]
+        if labels.type != _ONE_CLASS:
+            return np.asarray(pc.list_flatten(labels)).astype(np.int64)
+        return np.asarray(pc.fill_null(labels, IGNORED))
 
 
 def read_batches(split: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -136,7 +147,9 @@ def tokenise(
     tokenizer: PreTrainedTokenizerBase,
     scratch: Path,
     *,
-    max_length: int,
+    task: Task,
+    classes: int,
+    reading: Reading,
     groups: list[str] | None = None,
     words: bool = False,
 ) -> TokenisedRows:
@@ -145,15 +158,20 @@ def tokenise(
     Args:
         sources: the splits, with what is known of their rows.
         scratch: the Arrow file to write.
-        max_length: tokens; longer texts are cut.
+        task: what is learnt of them.
+        classes: how many logits a position has.
+        reading: how long rows are cut.
         groups: keep only rows of these groups; None keeps all.
-        words: also tell which word each token belongs to; the tokenizer must be a fast one.
+        words: leave labels and windows alone, and tell which word each token belongs to; the tokenizer must be a fast
+            one.
 
     Raises:
         UserError: the logits belong to other rows.
     """
     absent = dict.fromkeys(groups or [])
-    with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+    plain = words or (task.classes_per_row and reading.stride is None)
+    schema = _schema(_ONE_CLASS if task.classes_per_row else _NUMBERS)
+    with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for source in sources:
             for batch, teacher_logits in _aligned(source.rows, source.logits):
                 if groups is not None:
@@ -162,9 +180,18 @@ def tokenise(
                     for found in pc.unique(batch["group"]).to_pylist():
                         absent.pop(found, None)
                 labels, teacher_logits, kept = _lessons_of(batch, teacher_logits, source)
-                if kept.true_count:
-                    inputs, rows = inputs_of(batch.filter(kept)), (labels.filter(kept), teacher_logits.filter(kept))
-                    writer.write_batch(_encode(inputs, *rows, tokenizer, max_length, words))
+                if not kept.true_count:
+                    continue
+                inputs, rows = inputs_of(batch.filter(kept)), (labels.filter(kept), teacher_logits.filter(kept))
+                if plain:
+                    columns = _encode(inputs, *rows, tokenizer, reading.max_length, words)
+                else:
+                    columns = _windows(inputs, *rows, tokenizer, task, classes, reading)
+                writer.write_batch(
+                    pa.record_batch(
+                        [column.cast(of.type) for column, of in zip(columns, schema, strict=True)], schema=schema
+                    )
+                )
     return TokenisedRows(scratch, list(absent))
 
 
@@ -172,7 +199,7 @@ def _lessons_of(
     batch: pa.RecordBatch, teacher_logits: pa.Array, source: Source
 ) -> tuple[pa.Array, pa.Array, pa.BooleanArray]:
     """Labels and teacher logits as the selection leaves them, and which rows take part."""
-    labels = batch["label"].cast(pa.int32())
+    labels = batch["label"]
     kept = pa.array(np.ones(batch.num_rows, dtype=bool))
     if source.selection is not None:
         rows = batch["row"].to_numpy()
@@ -188,7 +215,7 @@ def _lessons_of(
 
 def _aligned(split: Path, logits: Path | None) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
     """Batches of rows beside their teacher logits (nulls where there is no folder of logits)."""
-    wanted = ["row", *input_columns(split), "label", "group"]
+    wanted = ["row", *input_columns(split), "label", *_groups(split)]
     if logits is None:
         for batch in read_batches(split, wanted):
             yield batch, pa.nulls(batch.num_rows, pa.list_(pa.float32()))
@@ -203,6 +230,12 @@ def _aligned(split: Path, logits: Path | None) -> Iterator[tuple[pa.RecordBatch,
         yield batch, scored["logits"].cast(pa.list_(pa.float32()))
 
 
+def _groups(split: Path) -> list[str]:
+    """The column of groups, which rows of other tasks don't have."""
+    shard = next(iter(sorted(split.glob("*.parquet"))), None)
+    return ["group"] if shard is None or "group" in pq.read_schema(shard).names else []
+
+
 def _encode(
     inputs: list[Input],
     labels: pa.Array,
@@ -210,32 +243,82 @@ def _encode(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     words: bool,
-) -> pa.RecordBatch:
+) -> list[pa.Array]:
     encoded = encode(tokenizer, inputs, truncation=True, max_length=max_length, return_attention_mask=False)
     nothing = [None] * len(inputs)
     # Of single texts all tokens are of the same type, which is what models take them for without being told.
-    types = nothing if isinstance(inputs[0], str) else encoded.get("token_type_ids", nothing)
+    types = encoded.get("token_type_ids", nothing) if isinstance(inputs[0], tuple) else nothing
+    if words:
+        labels = pa.nulls(len(inputs))
     found = word_ids_of(encoded, inputs) if words else nothing
-    lists = [pa.array(values, pa.list_(pa.int32())) for values in (encoded["input_ids"], types, found)]
-    return pa.record_batch([*lists[:2], labels, teacher_logits, lists[2]], schema=_SCHEMA)
+    lists = [pa.array(values, pa.list_(pa.int32())) for values in (encoded["input_ids"], types, found, nothing)]
+    return [*lists[:2], labels, teacher_logits, *lists[2:]]
+
+
+def _windows(
+    inputs: list[Input],
+    labels: pa.Array,
+    teacher_logits: pa.Array,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    classes: int,
+    reading: Reading,
+) -> list[pa.Array]:
+    """The windows of rows, each with its part of the row's label and of the teacher's logits."""
+    found: list[tuple[Any, ...]] = []
+    rows = zip(task.windows(tokenizer, inputs, reading), labels.to_pylist(), teacher_logits, strict=True)
+    for (windows, label, logits), given in zip(rows, inputs, strict=True):
+        taught = logits.values.to_numpy().reshape(-1, classes) if logits.is_valid else None
+        for window in windows:
+            own = taught if taught is None or window.at is None else taught[list(window.covers)]
+            found.append(
+                (
+                    window.features["input_ids"],
+                    window.features.get("token_type_ids") if isinstance(given, tuple) else None,
+                    None if label is None else _as_list(task.window_target(window, label, classes)),
+                    None if own is None else own.ravel(),
+                    None,
+                    None if window.at is None else list(window.at),
+                )
+            )
+    schema = _schema(_NUMBERS)
+    columns = [
+        pa.array(list(values), field.type) for values, field in zip(zip(*found, strict=True), schema, strict=True)
+    ]
+    return [
+        pc.list_element(column, 0) if index == 2 and task.classes_per_row else column
+        for index, column in enumerate(columns)
+    ]
+
+
+def _as_list(target: Any) -> list[Any]:
+    return list(target) if isinstance(target, list | tuple) else [target]
 
 
 class Collator:
-    """Rows to tensors: ids padded to the longest of the batch, labels, and teacher logits where a row has them.
+    """Windows to tensors: ids padded to the longest of the batch, labels, and teacher logits where a row has them.
 
     Rows without teacher logits among others with them have NaN there.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, classes: int) -> None:
-        self.tokenizer = tokenizer
-        self.unknown = [float("nan")] * classes
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, task: Task, classes: int) -> None:
+        self.tokenizer, self.task, self.classes = tokenizer, task, classes
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = pad(self.tokenizer, items, [item["input_ids"] for item in items])
-        batch["labels"] = torch.tensor([item["label"] for item in items])
+        ids = batch["input_ids"]
+        before = padding_before(self.tokenizer, ids.shape[1], [len(item["input_ids"]) for item in items])
+        at = [[place + more for place in item.get("at") or []] for item, more in zip(items, before, strict=True)]
+        batch["labels"] = self.task.batch_targets([_target(item["label"]) for item in items], ids, at)
         if any("teacher_logits" in item for item in items):
-            batch["teacher_logits"] = torch.tensor([item.get("teacher_logits", self.unknown) for item in items])
+            taught = [item.get("teacher_logits") for item in items]
+            batch["teacher_logits"] = self.task.batch_teacher(taught, ids, at, self.classes)
         return batch
+
+
+def _target(label: Any) -> Any:
+    """None for no label."""
+    return None if isinstance(label, int) and label == IGNORED else label
 
 
 def pad(

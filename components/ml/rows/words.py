@@ -6,17 +6,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import BatchEncoding
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from components.errors import UserError
 from components.ml.rows.inputs import Input
+from components.text import CHINESE_CHARACTER
 
 OUTSIDE = -1
 """The word of a token that belongs to none: special tokens."""
-# The blocks that BERT's tokenizer takes apart, too.
-CHINESE = re.compile(
-    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f]"
-)
+CHINESE = re.compile(CHINESE_CHARACTER)
 
 
 def word_ids_of(encoded: BatchEncoding, inputs: Sequence[Input]) -> list[list[int]]:
@@ -34,7 +32,9 @@ def word_ids_of(encoded: BatchEncoding, inputs: Sequence[Input]) -> list[list[in
     """
     if not encoded.is_fast:
         raise no_words("mask.whole_words")
-    return [_words(encoded[index], (each,) if isinstance(each, str) else each) for index, each in enumerate(inputs)]
+    return [
+        _words(encoded[index], (each,) if isinstance(each, str) else tuple(each)) for index, each in enumerate(inputs)
+    ]
 
 
 def _words(encoding: Any, texts: tuple[str, ...]) -> list[int]:
@@ -57,6 +57,34 @@ def _words(encoding: Any, texts: tuple[str, ...]) -> list[int]:
         blank = not text[first:stop].strip()  # a token before the character that belongs to it
         before, chinese, end = word, here, len(text) if blank else stop
     return numbered
+
+
+def spaced_words(tokenizer: PreTrainedTokenizerBase, rows: Sequence[list[str]]) -> list[list[str]]:
+    """Rows of words in the form in which this tokenizer, given them one by one, makes the tokens of a running text.
+
+    Raises:
+        UserError: the tokenizer doesn't know words.
+    """
+    if not tokenizer.is_fast:
+        raise no_words("token-classification")
+    return [_spaced(words) for words in rows] if _reads_blanks(tokenizer) else [list(words) for words in rows]
+
+
+def _reads_blanks(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether words given one by one need the blank before them to be the tokens that they are in a text."""
+    text, plain, blank = (
+        tokenizer(one, is_split_into_words=isinstance(one, list), add_special_tokens=False)["input_ids"]
+        for one in ("a a", ["a", "a"], ["a", " a"])
+    )
+    return bool(plain != text and blank == text)
+
+
+def _spaced(words: list[str]) -> list[str]:
+    """Words with a blank before them, but for the first, and between Chinese characters."""
+    return [
+        f" {word}" if word and before and not (CHINESE.match(word) and CHINESE.match(before[-1])) else word
+        for word, before in zip(words, ["", *words], strict=False)
+    ]
 
 
 def no_words(what: str) -> UserError:

@@ -7,91 +7,75 @@ seeds too (crossed with the documents, since every seed is scored on every docum
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from components.ml.statistics.metrics import macro_scores
-
+Counts = Any
+"""Numbers of shape (rows, k), as an array or a sparse array of scipy."""
 # Draws are made in blocks of at most this many weights (32 MB), however many documents there are.
 BLOCK_WEIGHTS = 4_000_000
 
 
-@dataclass(frozen=True)
-class DocumentCounts:
-    """All that accuracy and macro F1 need to know of each document, as a sparse integer matrix.
+def resample_sums(
+    documents: np.ndarray, counts: Sequence[Counts], resamples: int, seed: int, block_weights: int = BLOCK_WEIGHTS
+) -> Iterator[np.ndarray]:
+    """The sums of every model's counts on ``resamples`` draws of as many documents as there are, with replacement.
 
-    ``matrix`` has shape ((1 + 2 * models) * classes, documents): first the rows of each actual class, then for each
-    model its right rows by class and its predictions by class. At most ``1 + 2 * models`` cells a row are filled.
-    """
-
-    matrix: sparse.csr_array
-    models: int
-    classes: int
-
-    @property
-    def documents(self) -> int:
-        """How many documents there are to draw from."""
-        return int(self.matrix.shape[1])
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Scores of every model on every resample: float64 arrays of shape (models, resamples)."""
-
-    accuracy: np.ndarray
-    macro_f1: np.ndarray
-
-
-def count_documents(documents: np.ndarray, labels: np.ndarray, predictions: np.ndarray, classes: int) -> DocumentCounts:
-    """Count each document's rows.
+    Sums of integers are exact; those of other numbers are added in the order of the documents. So neither the blocks
+    nor the number of threads changes a bit of the result.
 
     Args:
         documents: the document of each row, as any integers, of shape (rows,).
-        labels: actual classes, of shape (rows,).
-        predictions: predicted classes, of shape (models, rows).
-        classes: how many classes there are.
+        counts: for each model the numbers of each row, of shape (rows, k), the same k for all.
+        resamples: how many draws.
+        seed: what the draws depend on.
+        block_weights: how many weights of documents are in memory at a time.
+
+    Yields:
+        some resamples at a time, of shape (models, these resamples, k).
     """
-    _, columns = np.unique(documents, return_inverse=True)
-    lines, places = [labels], [columns]
-    for model, predicted in enumerate(predictions):
-        right = predicted == labels
-        first = (1 + 2 * model) * classes
-        lines += [first + labels[right], first + classes + predicted]
-        places += [columns[right], columns]
-    line, place = np.concatenate(lines), np.concatenate(places)
-    shape = ((1 + 2 * len(predictions)) * classes, int(columns.max()) + 1)
-    matrix = sparse.coo_array((np.ones(len(line), dtype=np.int64), (line, place)), shape=shape).tocsr()
-    return DocumentCounts(matrix, len(predictions), classes)
+    names, columns = np.unique(documents, return_inverse=True)
+    by_document = sparse.csr_array((np.ones(len(columns), dtype=np.int64), (columns, np.arange(len(columns)))))
+    together = sparse.hstack([sparse.csr_array(each) for each in counts], format="csr")
+    matrix = sparse.csr_array((by_document @ together).T)
+    for weights in _weights(len(names), resamples, seed, block_weights):
+        yield (matrix @ weights).reshape(len(counts), counts[0].shape[1], -1).transpose(0, 2, 1)
 
 
-def resample(counts: DocumentCounts, resamples: int, seed: int, block_weights: int = BLOCK_WEIGHTS) -> Draws:
-    """Score every model on ``resamples`` draws of as many documents as there are, with replacement.
+def resample_scores(
+    documents: np.ndarray,
+    counts: Sequence[Counts],
+    score: Callable[[np.ndarray], np.ndarray],
+    resamples: int,
+    seed: int,
+    block_weights: int = BLOCK_WEIGHTS,
+) -> np.ndarray:
+    """A score of every model on the draws of :func:`resample_sums`.
 
-    Counts are integers, so neither the blocks nor the number of threads changes a bit of the result.
+    Args:
+        score: from sums of shape (models, some resamples, k) to the score of each, of shape (models, some resamples).
+
+    Returns:
+        float64 of shape (models, resamples).
     """
-    accuracy, macro_f1 = [], []
-    for weights in _weights(counts.documents, resamples, seed, block_weights):
-        blocks = (counts.matrix @ weights).reshape(1 + 2 * counts.models, counts.classes, -1).transpose(0, 2, 1)
-        actual, hits, predicted = blocks[0], blocks[1::2], blocks[2::2]
-        accuracy.append(hits.sum(axis=-1) / actual.sum(axis=-1))
-        macro_f1.append(macro_scores(hits, predicted, actual).f1)
-    return Draws(np.concatenate(accuracy, axis=1), np.concatenate(macro_f1, axis=1))
+    blocks = [score(sums) for sums in resample_sums(documents, counts, resamples, seed, block_weights)]
+    return np.concatenate(blocks, axis=1).astype(np.float64)
 
 
 def resample_accuracy(
     documents: np.ndarray, right: Sequence[np.ndarray], resamples: int, seed: int, block_weights: int = BLOCK_WEIGHTS
 ) -> np.ndarray:
-    """The accuracy of many models on the draws that ``resample`` makes with this seed; holds a number a document.
+    """The accuracy of many models on the draws of ``resample_scores`` with this seed; holds a number a document.
 
     Args:
         documents: the document of each row, as any integers, of shape (rows,).
         right: for each model, whether it predicted each row right: booleans of shape (rows,).
 
     Returns:
-        float64 of shape (models, resamples), equal to the bit to the accuracies of ``resample``.
+        float64 of shape (models, resamples), equal to the bit to the accuracies of ``resample_scores``.
     """
     _, columns = np.unique(documents, return_inverse=True)
     count = int(columns.max()) + 1

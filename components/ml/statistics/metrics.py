@@ -73,26 +73,40 @@ def macro_scores_of(confusion: np.ndarray) -> MacroScores:
     return macro_scores(confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1))
 
 
-def matthews_correlation(confusion: np.ndarray) -> float:
-    """Matthews' correlation coefficient of any number of classes (Gorodkin 2004), -1 to 1; 0 where it isn't defined.
+def class_scores(hits: np.ndarray, predicted: np.ndarray, actual: np.ndarray) -> dict[str, np.ndarray]:
+    """Accuracy, macro scores, MCC and, of two classes, the second's F1, from counts by class, each of shape (...).
 
     Args:
-        confusion: of shape (classes, classes), actual by predicted.
+        hits: rows of a class predicted right, of shape (..., classes).
+        predicted: rows predicted as the class, same shape.
+        actual: rows of the class, same shape.
     """
-    actual, predicted = confusion.sum(axis=1).astype(np.float64), confusion.sum(axis=0).astype(np.float64)
-    rows = actual.sum()
-    spread = np.sqrt(rows**2 - actual @ actual) * np.sqrt(rows**2 - predicted @ predicted)
-    return float((rows * confusion.trace() - actual @ predicted) / spread) if spread > 0 else 0.0
+    macro = macro_scores(hits, predicted, actual)
+    found: dict[str, np.ndarray] = {
+        "accuracy": hits.sum(axis=-1) / actual.sum(axis=-1),
+        "macro_precision": macro.precision,
+        "macro_recall": macro.recall,
+        "macro_f1": macro.f1,
+    }
+    if hits.shape[-1] == 2:
+        either = predicted[..., 1] + actual[..., 1]
+        found["f1"] = 2 * hits[..., 1] / np.maximum(either, 1)
+    return found | {"mcc": _correlation(hits.sum(axis=-1), predicted, actual)}
 
 
-def binary_f1(confusion: np.ndarray) -> float:
-    """F1 of the second of two classes; 0 where it is neither there nor predicted.
+def _correlation(right: np.ndarray, predicted: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """Matthews' correlation coefficient (Gorodkin 2004), of shape (...); 0 where it isn't defined.
 
     Args:
-        confusion: of shape (2, 2), actual by predicted.
+        right: rows predicted right, of shape (...).
+        predicted: rows by predicted class, of shape (..., classes).
+        actual: rows by actual class, of shape (..., classes).
     """
-    either = confusion[1].sum() + confusion[:, 1].sum()
-    return float(2 * confusion[1, 1] / either) if either else 0.0
+    predicted, actual = predicted.astype(np.float64), actual.astype(np.float64)
+    rows = actual.sum(axis=-1)
+    spread = np.sqrt(rows**2 - (actual**2).sum(axis=-1)) * np.sqrt(rows**2 - (predicted**2).sum(axis=-1))
+    shared = rows * right - (actual * predicted).sum(axis=-1)
+    return np.asarray(np.where(spread > 0, shared / np.where(spread > 0, spread, 1), 0.0))
 
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

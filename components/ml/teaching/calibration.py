@@ -67,14 +67,6 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration:
     return Calibration(temperature, before[0], after[0], before[1], after[1], len(labels))
 
 
-def confidence(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """The largest probability of each row after division by ``temperature``: float32 of shape (rows,).
-
-    Rows of NaN stay NaN.
-    """
-    return np.asarray(softmax(logits.astype(np.float64) / temperature).max(axis=-1).astype(np.float32))
-
-
 def _best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     above_truth = logits - logits[np.arange(len(labels)), labels][:, None]  # so that no rounding turns a sign
 

@@ -77,12 +77,12 @@ class FeatureTerms(nn.Module):
         """How many positions the averages run over, padding left out; shape (1,), float64."""
         return _valid(batch).sum().cpu().double().reshape(1)
 
-    def outputs(self, model: nn.Module, features: dict[str, Tensor]) -> tuple[Tensor, Recording]:
-        """The logits of ``model``, which is the student or holds it, and what was seen inside the student."""
+    def outputs(self, model: nn.Module, features: dict[str, Tensor]) -> tuple[Any, Recording]:
+        """The output of ``model``, which is the student or holds it, and what was seen inside the student."""
         _refuse_prompts(model)
         with self.student.recording() as seen:
-            logits: Tensor = model(**features).logits
-        return logits, seen
+            output = model(**features)
+        return output, seen
 
     def loss(self, seen: object, features: dict[str, Tensor], counts: Tensor) -> Tensor:
         """This micro-batch's part of the terms; a scalar.

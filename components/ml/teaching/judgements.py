@@ -10,13 +10,13 @@ from components.errors import UserError
 from components.ml.rows.inputs import input_columns, input_key, inputs_of
 from components.ml.rows.tokenised import read_batches
 from components.ml.teaching.logit_store import LogitTable
-from components.ml.teaching.teachers import Texts
+from components.ml.teaching.teachers import Inputs
 
 LEAST_PROBABILITY = 1e-6
 """What a judgement's 0 stands for: its logarithm must be finite."""
 
 
-def look_up(judgements: Path, texts: Texts, logits: np.ndarray, scratch: Path) -> None:
+def look_up(judgements: Path, texts: Inputs, logits: np.ndarray, scratch: Path) -> None:
     """Set each row of ``logits`` to the logarithm of the probabilities that its text was given, or to NaN.
 
     Probabilities are clipped at ``LEAST_PROBABILITY`` and sum to 1 again. Of several judgements of one text the last
@@ -35,10 +35,12 @@ def look_up(judgements: Path, texts: Texts, logits: np.ndarray, scratch: Path) -
     try:
         for batch in read_batches(judgements, [*input_columns(judgements), "probabilities"]):
             given = batch["probabilities"].to_pylist()
-            table.put([input_key(each) for each in inputs_of(batch)], _logarithms(given, logits.shape[1]))
+            keys = [input_key(each) for each in inputs_of(batch)]
+            table.put(keys, list(_logarithms(given, logits.shape[1])))
         for first, part in texts():
-            found, known = table.get([input_key(each) for each in part])
-            logits[first : first + len(part)] = np.where(found[:, None], known, np.nan)
+            found = table.get([input_key(each) for each in part])
+            unknown = np.full(logits.shape[1], np.nan)
+            logits[first : first + len(part)] = [unknown if one is None else one[0] for one in found]
     finally:
         table.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import sqlite3
 import zlib
@@ -14,6 +15,10 @@ import numpy as np
 import torch
 
 from components.ml.models import device, scoring
+from components.ml.rows import inputs, words
+from components.ml.tasks import windows
+from components.ml.tasks.table import DEFAULT, TASKS
+from components.ml.tasks.task import Task
 
 KEPT_TEACHERS = 5
 """How many teachers' stores stay; those that were used least recently go."""
@@ -24,14 +29,16 @@ _SUFFIXES = ("", "-wal", "-shm", "-journal")
 Result = TypeVar("Result")
 
 
-def teacher_key(folder: Path, facts: Mapping[str, Any]) -> str:
+def teacher_key(folder: Path, facts: Mapping[str, Any], task: Task = TASKS[DEFAULT]) -> str:
     """The name of a teacher's store: a digest of everything that its logits follow from.
 
     That is every file of the model's folder, ``facts`` (lengths, batch size, device, threads, versions of libraries),
-    the processor, and the code that scores.
+    the processor, and the code that scores, that of the task among it.
     """
     digest = hashlib.sha256(json.dumps([dict(facts), _machine()], sort_keys=True, default=str).encode())
-    sources = [Path(str(module.__file__)) for module in (scoring, device)]
+    kinds = [kind for kind in type(task).__mro__ if issubclass(kind, Task)]
+    sources = [Path(str(module.__file__)) for module in (scoring, device, inputs, words, windows)]
+    sources += [Path(inspect.getfile(kind)) for kind in kinds]
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for name, path in [*((path.name, path) for path in sources), *((str(p.relative_to(folder)), p) for p in files)]:
         with path.open("rb") as file:
@@ -50,7 +57,7 @@ def _machine() -> list[str]:
 
 
 class LogitTable:
-    """Logits by text in one SQLite file.
+    """Logits by row in one SQLite file: of each row those of its positions, one after the other.
 
     Everything may raise sqlite3.Error or OSError. An entry whose checksum is wrong counts as missing.
     """
@@ -79,23 +86,18 @@ class LogitTable:
             "CREATE TABLE IF NOT EXISTS logits (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
         )
 
-    def get(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """Which of the keys are there, bool of shape (keys,), and float32 logits of shape (keys, classes)."""
+    def get(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
+        """The float32 logits of each row, of shape (positions, classes); None where there are none."""
         entries: dict[bytes, bytes] = {}
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             part = keys[start : start + _KEYS_AT_ONCE]
             places = ",".join("?" * len(part))
             entries.update(self.connection.execute(f"SELECT key, value FROM logits WHERE key IN ({places})", part))
-        found, logits = np.zeros(len(keys), dtype=bool), np.zeros((len(keys), self.classes), dtype=np.float32)
-        for place, key in enumerate(keys):
-            values = self._unpacked(key, entries.get(key, b""))
-            if values is not None:
-                found[place], logits[place] = True, values
-        return found, logits
+        return [self._unpacked(key, entries.get(key, b"")) for key in keys]
 
-    def put(self, keys: Sequence[bytes], logits: np.ndarray) -> None:
-        """Keep ``logits``, of shape (keys, classes), in one transaction; entries that are there are replaced."""
-        rows = [(key, _packed(key, row.tobytes())) for key, row in zip(keys, logits.astype("<f4"), strict=True)]
+    def put(self, keys: Sequence[bytes], logits: Sequence[np.ndarray]) -> None:
+        """Keep each row's logits in one transaction; entries that are there are replaced."""
+        rows = [(key, _packed(key, row.astype("<f4").tobytes())) for key, row in zip(keys, logits, strict=True)]
         with self.connection:
             self.connection.executemany("INSERT OR REPLACE INTO logits VALUES (?, ?)", rows)
 
@@ -105,9 +107,9 @@ class LogitTable:
 
     def _unpacked(self, key: bytes, value: bytes) -> np.ndarray | None:
         body = value[:-4]
-        if len(body) != 4 * self.classes or _packed(key, body) != value:
+        if not body or len(body) % (4 * self.classes) or _packed(key, body) != value:
             return None
-        return np.frombuffer(body, dtype="<f4")
+        return np.frombuffer(body, dtype="<f4").reshape(-1, self.classes)
 
 
 def _packed(key: bytes, body: bytes) -> bytes:
@@ -126,13 +128,12 @@ class LogitStore:
         self.usable = True
         self._try(lambda table: self.path.touch())  # the time of use
 
-    def get(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        """Which of the keys are there, bool of shape (keys,), and float32 logits of shape (keys, classes)."""
-        found = self._try(lambda table: table.get(keys))
-        return found or (np.zeros(len(keys), dtype=bool), np.zeros((len(keys), self.classes), dtype=np.float32))
+    def get(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
+        """The float32 logits of each row, of shape (positions, classes); None where there are none."""
+        return self._try(lambda table: table.get(keys)) or [None] * len(keys)
 
-    def put(self, keys: Sequence[bytes], logits: np.ndarray) -> None:
-        """Keep logits of shape (keys, classes)."""
+    def put(self, keys: Sequence[bytes], logits: Sequence[np.ndarray]) -> None:
+        """Keep each row's logits."""
         self._try(lambda table: table.put(keys, logits))
 
     def close(self) -> None:

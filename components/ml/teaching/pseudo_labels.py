@@ -77,7 +77,9 @@ class Selection:
         return np.asarray(self.rows[place] == row), place
 
 
-def select(logits_folder: Path, settings: PseudoLabels, rows: np.ndarray | None = None) -> Selection:
+def select(
+    logits_folder: Path, settings: PseudoLabels, rows: np.ndarray | None = None, *, by_class: bool = True
+) -> Selection:
     """Choose the rows of a folder of logits that take part in training.
 
     A row needs logits and a calibrated probability of at least ``settings.min_confidence``. Of each predicted
@@ -88,10 +90,11 @@ def select(logits_folder: Path, settings: PseudoLabels, rows: np.ndarray | None 
         logits_folder: Parquet shards with ``row``, ``logits`` and ``confidence``, as the stage ``label`` writes them.
         settings: ``kind`` none takes no row.
         rows: choose among these row numbers only, such as those of a phase's groups; None chooses among all.
+        by_class: whether a row has one class; otherwise all rows count as of one.
     """
     if settings.kind == "none":
         return _selection([], [], [], settings)
-    parts = list(_read(logits_folder, rows))
+    parts = list(_read(logits_folder, rows, by_class))
     numbers, classes, confidence = ([part[column] for part in parts] for column in range(3))
     return _selection(numbers, classes, confidence, settings)
 
@@ -131,7 +134,7 @@ def _capped(
     return np.asarray(order[rank < cap])
 
 
-def _read(folder: Path, rows: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _read(folder: Path, rows: np.ndarray | None, by_class: bool) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Row numbers, predicted classes and confidences, a part at a time."""
     for shard in sorted(folder.glob("*.parquet")):
         with pq.ParquetFile(shard) as file:
@@ -139,14 +142,16 @@ def _read(folder: Path, rows: np.ndarray | None) -> Iterator[tuple[np.ndarray, n
                 number = batch["row"].to_numpy()
                 chosen = np.ones(len(number), dtype=bool) if rows is None else np.isin(number, rows)
                 confidence = batch["confidence"].to_numpy(zero_copy_only=False).astype(np.float32)
-                yield number[chosen], _predicted(batch["logits"])[chosen], confidence[chosen]
+                yield number[chosen], _predicted(batch["logits"], by_class)[chosen], confidence[chosen]
 
 
-def _predicted(logits: pa.Array) -> np.ndarray:
-    """The class with the largest logit of each row, int32; ``UNKNOWN`` where there are none."""
+def _predicted(logits: pa.Array, by_class: bool) -> np.ndarray:
+    """The class with the largest logit of each row, int32, or 0; ``UNKNOWN`` where there are no logits."""
     known = logits.is_valid().to_numpy(zero_copy_only=False)
     predicted = np.full(len(logits), UNKNOWN, dtype=np.int32)
-    if known.any():
+    if not by_class:
+        predicted[known] = 0
+    elif known.any():
         values = logits.flatten().to_numpy(zero_copy_only=False)  # skips the rows without logits
         predicted[known] = values.reshape(int(known.sum()), -1).argmax(axis=1)
     return predicted

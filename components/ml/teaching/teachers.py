@@ -1,4 +1,4 @@
-"""The weighted mean of teachers' logits; texts that the same teacher has scored before come from its store."""
+"""The weighted mean of teachers' logits; rows that the same teacher has scored before come from its store."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ import torch
 
 from components.errors import UserError
 from components.ml.models.folders import check_folder
-from components.ml.models.scoring import label_names, load_classifier, score
+from components.ml.models.scoring import label_names, load_classifier, score, sound
+from components.ml.models.task_models import task_of
 from components.ml.rows.inputs import Input, input_key
+from components.ml.tasks.task import Reading, Task
 from components.ml.teaching.logit_store import LogitStore, prune, teacher_key
 from components.params.stages import Runtime
 from components.runtime import installed
 
 PROGRESS_SECONDS = 30.0
-Texts = Callable[[], Iterator[tuple[int, list[Input]]]]
-"""Goes through all texts or pairs, some at a time: the place of the first of them, and they themselves."""
+Inputs = Callable[[], Iterator[tuple[int, list[Input]]]]
+"""Goes through all rows, some at a time: the place of the first of them, and they themselves."""
 _LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "numpy")
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A tuned classifier: ``weight`` is its share of the mean, ``key`` the key of params.yaml that names ``folder``."""
+    """A tuned model: ``weight`` is its share of the mean, ``key`` the key of params.yaml that names ``folder``."""
 
     name: str
     folder: Path
@@ -36,58 +38,98 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How texts are scored, and where what was scored is kept."""
+    """How rows are scored, and where what was scored is kept."""
 
+    task: Task
     labels: list[str]
     runtime: Runtime
-    max_length: int
+    reading: Reading
     batch_size: int
     store: Path
 
 
-def average(teachers: Sequence[Teacher], texts: Texts, logits: np.ndarray, scoring: Scoring) -> None:
-    """Add each teacher's logits times its share of all weights to ``logits``.
+@dataclass(frozen=True)
+class RowLogits:
+    """Logits of rows, one row's positions after another's.
+
+    Args:
+        values: float64 of shape (positions of all rows, classes), which may lie on disk.
+        starts: where each row begins, and where the last one ends: int64 of shape (rows + 1,).
+    """
+
+    values: np.ndarray
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def row(self, place: int) -> np.ndarray:
+        """The logits of a row, of shape (positions, classes); to be changed in place."""
+        return np.asarray(self.values[self.starts[place] : self.starts[place + 1]])
+
+    def rows(self, first: int, count: int) -> list[np.ndarray]:
+        """The logits of some rows."""
+        return [self.row(place) for place in range(first, first + count)]
+
+
+def average(teachers: Sequence[Teacher], inputs: Inputs, logits: RowLogits, scoring: Scoring) -> None:
+    """Add each teacher's logits times its share of all weights to ``logits``; positions that it cut off become NaN.
 
     Args:
         teachers: those whose mean it is, in any order; one at a time is in memory.
-        texts: the rows of ``logits``, some at a time.
-        logits: float64 zeros of shape (rows, classes) to fill, the classes in the order of ``scoring.labels``.
+        inputs: the rows of ``logits``, some at a time.
+        logits: zeros to fill, the classes in the order of ``scoring.labels``.
         scoring: how.
 
     Raises:
-        UserError: a teacher can't be loaded, was tuned for other labels, or gives logits that are not finite.
+        UserError: a teacher can't be loaded, was tuned for another task or other labels, gives logits that are not
+            finite, or has other positions than the first one.
     """
     total = sum(teacher.weight for teacher in teachers)
     used = []
     for teacher in sorted(teachers, key=lambda teacher: teacher.name):  # a mapping's order means nothing to DVC
-        used.append(_add(teacher, teacher.weight / total, texts, logits, scoring))
+        used.append(_add(teacher, teacher.weight / total, inputs, logits, scoring))
     prune(scoring.store, used)
 
 
-def _add(teacher: Teacher, share: float, texts: Texts, logits: np.ndarray, scoring: Scoring) -> str:
+def _add(teacher: Teacher, share: float, inputs: Inputs, logits: RowLogits, scoring: Scoring) -> str:
     """Add one teacher's part; gives the name of its store."""
-    check_folder(teacher.folder, scoring.max_length, teacher.key)
+    check_folder(teacher.folder, scoring.reading.max_length, teacher.key)
     model, tokenizer = load_classifier(teacher.folder, torch.device(scoring.runtime.device))
+    if (own := task_of(model)).name != scoring.task.name:
+        raise UserError(
+            f"The teacher {teacher.name} ({teacher.folder}) was tuned for {own.name}; expected {scoring.task.name}.",
+            f"Leave {teacher.name} out of label.teachers, or give a model of that task ({teacher.key}).",
+            "parameters",
+        )
     columns = _columns(teacher, label_names(model), scoring.labels)
 
-    def keep(places: np.ndarray, found: np.ndarray) -> None:
-        if not np.isfinite(found).all():
-            raise UserError(
-                f"The teacher {teacher.name} ({teacher.folder}) gives logits that are not finite.",
-                f"Its weights are damaged: train it again, or give others ({teacher.key}).",
-                "model",
-            )
-        logits[places] += share * found[:, columns].astype(np.float64)
+    def keep(places: Sequence[int], found: Sequence[np.ndarray]) -> None:
+        for place, one in zip(places, found, strict=True):
+            if not sound(one):
+                raise UserError(
+                    f"The teacher {teacher.name} ({teacher.folder}) gives logits that are not finite.",
+                    f"Its weights are damaged: train it again, or give others ({teacher.key}).",
+                    "model",
+                )
+            row = logits.row(place)
+            if len(one) > len(row):
+                raise UserError(
+                    f"The teacher {teacher.name} ({teacher.folder}) cuts rows into other tokens than the first.",
+                    f"For {scoring.task.name}, give teachers with one tokenizer ({teacher.key}).",
+                    "parameters",
+                )
+            row[: len(one)] += share * one[:, columns].astype(np.float64)
+            row[len(one) :] = np.nan
 
-    name = teacher_key(teacher.folder, _facts(scoring, str(model.dtype)))
+    name = teacher_key(teacher.folder, _facts(scoring, str(model.dtype)), scoring.task)
     with LogitStore(scoring.store, name, len(columns)) as store:
         work = _Work(store, keep)
-        missing = work.missing(texts)
-        sizes = {"max_length": scoring.max_length, "batch_size": scoring.batch_size}
-        batches = score(model, tokenizer, missing, **sizes, checked=True)
+        missing = work.missing(inputs)
+        batches = score(model, tokenizer, missing, reading=scoring.reading, batch_size=scoring.batch_size, checked=True)
         progress = _Progress(teacher.name, work, len(logits))
         for tags, scored in batches:
-            keep(np.array([place for place, _ in tags]), scored)
+            keep([place for place, _ in tags], scored)
             store.put([key for _, key in tags], scored)
             progress.add(len(tags))
     progress.end()
@@ -99,18 +141,19 @@ class _Work:
     """Takes from the store what is there, and hands out the rest."""
 
     store: LogitStore
-    keep: Callable[[np.ndarray, np.ndarray], None]
+    keep: Callable[[Sequence[int], Sequence[np.ndarray]], None]
     found: int = 0
 
-    def missing(self, texts: Texts) -> Iterator[tuple[tuple[int, bytes], Input]]:
-        """The texts that are yet to be scored, each with its place and its key."""
-        for first, part in texts():
+    def missing(self, inputs: Inputs) -> Iterator[tuple[tuple[int, bytes], Input]]:
+        """The rows that are yet to be scored, each with its place and its key."""
+        for first, part in inputs():
             keys = [input_key(each) for each in part]
-            there, known = self.store.get(keys)
-            self.keep(first + np.flatnonzero(there), known[there])
-            self.found += int(there.sum())
-            for place in np.flatnonzero(~there).tolist():
-                yield (first + place, keys[place]), part[place]
+            known = {first + place: one for place, one in enumerate(self.store.get(keys)) if one is not None}
+            self.keep(list(known), list(known.values()))
+            self.found += len(known)
+            for place, (key, each) in enumerate(zip(keys, part, strict=True), first):
+                if place not in known:
+                    yield (place, key), each
 
 
 @dataclass
@@ -162,7 +205,9 @@ def _columns(teacher: Teacher, found: list[str], labels: list[str]) -> list[int]
 def _facts(scoring: Scoring, dtype: str) -> dict[str, object]:
     """What logits follow from besides the model and the machine."""
     return {
-        "max_length": scoring.max_length,
+        "max_length": scoring.reading.max_length,
+        "stride": scoring.reading.stride,
+        "pooling": scoring.reading.pooling,
         "batch_size": scoring.batch_size,
         "device": scoring.runtime.device,
         "threads": scoring.runtime.threads,

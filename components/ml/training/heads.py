@@ -1,4 +1,4 @@
-"""Other heads over a classifier's encoder: language modelling and further tasks, all sharing one encoder.
+"""Other heads over a model's encoder: language modelling and further tasks, all sharing one encoder.
 
 Nothing is copied: the encoder of the other model is the very module of the target model, so what trains one trains
 both, and afterwards the target is an ordinary transformers model again.
@@ -8,34 +8,27 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
 )
 from transformers.utils import logging
 
 from components.errors import UserError
+from components.ml.models.entity_markers import PLACES as MARKER_PLACES
 from components.ml.models.folders import loading
-
-TaskKind = Literal["text-classification", "token-classification"]
-_TASKS = {
-    "text-classification": (AutoModelForSequenceClassification, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING),
-    "token-classification": (AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING),
-}
+from components.ml.models.task_models import auto_model, configure, new_model
+from components.ml.tasks.task import Task
 
 
 def is_causal(model: PreTrainedModel) -> bool:
@@ -70,26 +63,26 @@ def language_model(model: PreTrainedModel, base_folder: Path | None) -> PreTrain
     return language
 
 
-def task_model(model: PreTrainedModel, kind: TaskKind, labels: list[str]) -> PreTrainedModel:
+def task_model(model: PreTrainedModel, task: Task, labels: list[str]) -> PreTrainedModel:
     """A model for another task over the encoder of ``model``, under a new head drawn under torch's global seed.
 
     Args:
-        model: the target, a sequence classifier; it isn't changed.
-        kind: ``text-classification``: logits of shape (rows, labels); ``token-classification``: logits of
-            shape (rows, tokens, labels).
-        labels: names of the classes.
+        model: the target; it isn't changed.
+        task: of the other model.
+        labels: names of its logits.
 
     Raises:
-        UserError: the architecture has no such head.
+        UserError: the architecture has no such head, or the task needs tokens that the target's vocabulary lacks.
     """
-    auto, known = _TASKS[kind]
-    if type(model.config) not in known or model.config.is_encoder_decoder:
-        raise _lacks(model, f"head for {kind} over an encoder")
-    config = copy.deepcopy(model.config)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: index for index, label in enumerate(labels)}
-    config.problem_type = None
-    other: PreTrainedModel = auto.from_config(config, trust_remote_code=loading()["trust_remote_code"])
+    if type(model.config) not in auto_model(task)._model_mapping or model.config.is_encoder_decoder:
+        raise _lacks(model, f"head for {task.name} over an encoder")
+    if task.markers and not hasattr(model.config, MARKER_PLACES):
+        raise UserError(
+            f"A task of {task.name} needs markers in the vocabulary, which only a project of that task has.",
+            f"Set data.task to {task.name}, or leave such tasks out of the phases' `tasks`.",
+            "parameters",
+        )
+    other = new_model(configure(copy.deepcopy(model.config), task, labels))
     _share_encoder(other, model)
     return other
 

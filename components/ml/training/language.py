@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from components.errors import UserError
 from components.ml.rows.tokenised import pad
 from components.ml.rows.words import OUTSIDE
-from components.ml.training.losses import IGNORED
+from components.ml.tasks.task import IGNORED
 from components.ml.training.objectives import Batch, features_of
 from components.params.phases import Mask
 

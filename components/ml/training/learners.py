@@ -12,12 +12,14 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from components.errors import UserError
 from components.ml.adapters.peft_models import add_adapters
+from components.ml.models.task_models import task_of
+from components.ml.tasks.table import TASKS
 from components.ml.teaching.features import FeatureTerms
 from components.ml.teaching.lessons import Lessons
 from components.ml.training.dropout import set_dropout
 from components.ml.training.heads import is_causal, language_model, task_model
 from components.ml.training.language import LanguageObjective
-from components.ml.training.multitask import MultiTaskModel, MultiTaskObjective, TokenLabels
+from components.ml.training.multitask import MultiTaskModel, MultiTaskObjective
 from components.ml.training.objectives import Labels, Objective
 from components.ml.training.phase_data import PhaseData
 from components.ml.training.thawing import Thawing
@@ -109,11 +111,10 @@ def _several(model: PreTrainedModel, phase: Phase, data: PhaseData, target: Labe
         if task == TARGET:
             models[task], objectives[task] = model, target
             continue
-        kind, labels = data.tasks[task]["type"], data.tasks[task]["labels"]
-        models[task] = task_model(model, kind, labels)
+        kind = TASKS[data.tasks[task]["type"]]
+        models[task] = task_model(model, kind, data.tasks[task]["labels"])
         _quieten(models[task], phase)
-        classes = TokenLabels if kind == "token-classification" else Labels
-        objectives[task] = classes(label_smoothing=phase.label_smoothing)
+        objectives[task] = Labels(task=kind, label_smoothing=phase.label_smoothing)
     return MultiTaskModel(models), MultiTaskObjective(objectives)
 
 
@@ -125,13 +126,14 @@ def _quieten(other: PreTrainedModel, phase: Phase) -> None:
 
 def _labels(model: PreTrainedModel, phase: Phase, data: PhaseData, lessons: Lessons | None) -> Labels:
     if phase.objective == "labels" or lessons is None:
-        return Labels(class_weights=data.class_weights, label_smoothing=phase.label_smoothing)
+        return Labels(task=task_of(model), class_weights=data.class_weights, label_smoothing=phase.label_smoothing)
     settings = lessons.settings
     terms = None
     if lessons.teacher is not None:
         terms = FeatureTerms(lessons.teacher, model, settings.terms, lessons.layer_origin)
         print(terms.describe(), flush=True)
     return Labels(
+        task=task_of(model),
         alpha=settings.alpha,
         beta=settings.beta,
         temperature=settings.temperature,

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = -100
-"""Label of a position without a true label, as in PyTorch's cross-entropy."""
+from components.ml.tasks.task import IGNORED
 
 
 def kd_loss(

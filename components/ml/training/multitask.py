@@ -7,17 +7,14 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel
 
 from components.ml.rows.task_rows import TASK, TaskRows
-from components.ml.statistics.metrics import accuracy, confusion_matrix, macro_scores_of
 from components.ml.training.batches import LengthBatches, seed_of
-from components.ml.training.losses import IGNORED, ce_loss
-from components.ml.training.objectives import Batch, Objective, features_of
+from components.ml.training.objectives import Batch, Objective
 from components.params.phases import ByTemperature, ByWeight
 
 Sampling = str | ByTemperature | ByWeight
@@ -44,32 +41,6 @@ class MultiTaskModel(nn.Module):
     def forward(self, task: str, **features: Tensor) -> Any:
         """The output of the task's model."""
         return self.model_of(task)(**features)
-
-
-class TokenLabels(nn.Module):
-    """Cross-entropy of token classification, averaged over the words with a label."""
-
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        self.label_smoothing = label_smoothing
-
-    def counts(self, batch: Batch) -> Tensor:
-        """How many words have a label; of shape (1,)."""
-        return (batch["labels"] != IGNORED).sum().cpu().double().reshape(1)
-
-    def loss(self, model: nn.Module, batch: Batch, counts: Tensor) -> Tensor:
-        """The part of the accumulated batch's loss; a scalar."""
-        logits = model(**features_of(batch)).logits
-        labels = batch["labels"].flatten()
-        return ce_loss(logits.flatten(0, 1), labels, float(counts), label_smoothing=self.label_smoothing)
-
-    def validate(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The mean loss, and of each row what :func:`token_metrics` takes, of shape (rows, 2 + tokens)."""
-        logits, labels = model(**features_of(batch)).logits.float(), batch["labels"]
-        losses = nn.functional.cross_entropy(logits.mT, labels, ignore_index=IGNORED, reduction="none").sum(dim=1)
-        numbers = (labels != IGNORED).sum(dim=1)
-        found = torch.cat([torch.stack([losses, numbers.to(losses)], dim=1), logits.argmax(dim=-1).to(losses)], dim=1)
-        return losses.sum() / numbers.sum().clamp(min=1), found
 
 
 class MultiTaskObjective(nn.Module):
@@ -196,23 +167,3 @@ def task_schedule(counts: Mapping[str, int], seed: int, epoch: int) -> list[str]
     names = [name for name, count in counts.items() for _ in range(count)]
     generator = torch.Generator().manual_seed(seed_of(seed, epoch))
     return [names[index] for index in torch.randperm(len(names), generator=generator).tolist()]
-
-
-def token_metrics(found: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Mean loss, accuracy and macro F1 over the words with a label.
-
-    Args:
-        found: of each row the sum of its losses, their number, and the predicted class of each token, of shape
-            (rows, 2 + tokens); padded with ``IGNORED``.
-        labels: of shape (rows, tokens), ``IGNORED`` where there is none.
-    """
-    losses, numbers = found[:, :2].astype(np.float64).sum(axis=0)
-    known = labels != IGNORED
-    actual, predicted = labels[known], found[:, 2:][known].astype(np.int64)
-    classes = int(max(actual.max(initial=0), predicted.max(initial=0))) + 1
-    scores = macro_scores_of(confusion_matrix(actual, predicted, classes))
-    return {
-        "loss": float(losses / max(numbers, 1.0)),
-        "accuracy": accuracy(actual, predicted),
-        "macro_f1": float(scores.f1),
-    }

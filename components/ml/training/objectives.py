@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from components.ml.training.losses import IGNORED, ce_loss, kd_loss, labelled_weight
+from components.ml.tasks.table import DEFAULT, TASKS
+from components.ml.tasks.task import IGNORED, Task
 
 Batch = Mapping[str, Tensor]
 FROZEN_STATES = "frozen_states"
@@ -39,24 +40,25 @@ class Terms(Protocol):
     def counts(self, batch: Batch) -> Tensor:
         """As in :class:`Objective`."""
 
-    def outputs(self, model: nn.Module, features: dict[str, Tensor]) -> tuple[Tensor, object]:
-        """The student's logits, and what was seen inside it on the way."""
+    def outputs(self, model: nn.Module, features: dict[str, Tensor]) -> tuple[Any, object]:
+        """The student's output, and what was seen inside it on the way."""
 
     def loss(self, seen: object, features: dict[str, Tensor], counts: Tensor) -> Tensor:
         """The weighted sum of the terms."""
 
 
 class Labels(nn.Module):
-    """``alpha * KD(T) + beta * CE``, and the terms; with alpha 0 and beta 1 the plain cross-entropy.
+    """``alpha * soft + beta * hard``, and the terms; with alpha 0 and beta 1 the plain loss against true labels.
 
-    The KD term is averaged over the rows that have teacher logits (a row of NaN stands for none), the cross-entropy
-    over those that have a label. Validation measures the plain cross-entropy, so that curves of different
-    objectives compare.
+    Both are what the task compares: KL divergence and cross-entropy of classes, for instance. The soft one is averaged
+    over the positions that have teacher logits (NaN stands for none), the hard one over those that have a label.
+    Validation measures the plain hard loss, so that curves of different objectives compare.
     """
 
     def __init__(
         self,
         *,
+        task: Task = TASKS[DEFAULT],
         alpha: float = 0.0,
         beta: float = 1.0,
         temperature: float = 1.0,
@@ -65,6 +67,7 @@ class Labels(nn.Module):
         terms: Terms | None = None,
     ) -> None:
         super().__init__()
+        self.task = task
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
         self.label_smoothing = label_smoothing
         self.class_weights: Tensor | None
@@ -72,37 +75,38 @@ class Labels(nn.Module):
         self.terms = terms
 
     def counts(self, batch: Batch) -> Tensor:
-        """Rows with teacher logits, (weighted) rows with a label, then what the terms count."""
-        labels = batch["labels"]
+        """Positions with teacher logits, (weighted) positions with a label, then what the terms count."""
+        _, labels, teacher = self.task.aligned(None, batch)
         weights = None if self.class_weights is None else self.class_weights.to(labels.device)
-        taught = _taught(batch).sum() if "teacher_logits" in batch else torch.tensor(0)
-        own = torch.stack([taught.cpu().double(), labelled_weight(labels, weights)])
+        taught = torch.tensor(0) if teacher is None else _taught(teacher).sum()
+        own = torch.stack([taught.cpu().double(), self.task.labelled(labels, weights)])
         return own if self.terms is None else torch.cat([own, self.terms.counts(batch).to(own)])
 
     def loss(self, model: nn.Module, batch: Batch, counts: Tensor) -> Tensor:
         """The part of the accumulated batch's loss; see :class:`Objective`."""
         features = features_of(batch)
         if self.terms is None:
-            logits, loss = model(**features).logits, None
+            output, loss = model(**features), None
         else:
-            logits, seen = self.terms.outputs(model, features)
+            output, seen = self.terms.outputs(model, features)
             loss = self.terms.loss(seen, features, counts[2:])
+        logits, labels, teacher = self.task.aligned(self.task.logits(output), batch)
         taught, labelled = counts[:2].tolist()
         loss = logits.sum() * 0.0 if loss is None else loss
-        if self.alpha and "teacher_logits" in batch and taught:
-            rows = _taught(batch)
-            loss = loss + self.alpha * kd_loss(logits[rows], batch["teacher_logits"][rows], self.temperature, taught)
+        if self.alpha and teacher is not None and taught:
+            rows = _taught(teacher)
+            loss = loss + self.alpha * self.task.soft_loss(logits[rows], teacher[rows], self.temperature, taught)
         if self.beta and labelled:
-            smoothing, weights = self.label_smoothing, self.class_weights
-            loss = loss + self.beta * ce_loss(
-                logits, batch["labels"], labelled, class_weights=weights, label_smoothing=smoothing
-            )
+            weights, smoothing = self.class_weights, self.label_smoothing
+            loss = loss + self.beta * self.task.hard_loss(logits, labels, labelled, weights, smoothing)
         return loss
 
     def validate(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Cross-entropy and logits."""
-        logits = model(**features_of(batch)).logits
-        return ce_loss(logits, batch["labels"]), logits
+        """The hard loss, and what the task's validation needs of the logits."""
+        whole = self.task.logits(model(**features_of(batch)))
+        logits, labels, _ = self.task.aligned(whole, batch)
+        labelled = float(self.task.labelled(labels, None))
+        return self.task.hard_loss(logits, labels, labelled, None, 0.0), self.task.found(whole, batch)
 
 
 def features_of(batch: Batch) -> dict[str, Tensor]:
@@ -110,9 +114,9 @@ def features_of(batch: Batch) -> dict[str, Tensor]:
     return {name: batch[name] for name in FEATURES if name in batch}
 
 
-def _taught(batch: Batch) -> Tensor:
-    """Which rows have teacher logits, of shape (N,)."""
-    return ~batch["teacher_logits"].isnan().any(dim=-1)
+def _taught(teacher: Tensor) -> Tensor:
+    """Which rows of a loss have teacher logits, of shape (n,)."""
+    return ~teacher.isnan().any(dim=-1)
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
+from components.ml.tasks.table import TASKS
 from components.params.phases import Phase
 from components.params.stages import Runtime
 
@@ -19,7 +20,7 @@ _SCHEDULES = {
     "polynomial": "polynomial",
     "reduce_on_plateau": "reduce_lr_on_plateau",
 }
-_LOSSES = ("loss", "perplexity")
+_LOSSES = {"perplexity", *(name for task in TASKS.values() for name in task.errors)}
 PLATEAU = {"factor": 0.5, "patience": 1}
 """reduce_on_plateau halves the learning rate when the metric wasn't better in two validations running."""
 _LAYERWISE = ("galore", "apollo")

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from transformers import PreTrainedTokenizerBase
 from components.errors import UserError
 from components.ml.rows.task_rows import TaskCollator, TaskRows, read_tasks
 from components.ml.rows.tokenised import Collator, Source, Splits, TokenisedRows, rows_of, tokenise
-from components.ml.statistics.metrics import classification_metrics
+from components.ml.tasks.table import TASKS
+from components.ml.tasks.task import Reading, Task
 from components.ml.teaching.lessons import Lessons
 from components.ml.teaching.pseudo_labels import select
 from components.ml.training.batches import LengthBatches
 from components.ml.training.language import LanguageCollator, NumberedRows, language_metrics
-from components.ml.training.multitask import TaskBatches, token_metrics
+from components.ml.training.multitask import TaskBatches
 from components.ml.training.objectives import balanced_weights
 from components.ml.training.trainer import Metrics, Validation
 from components.params.data import TARGET
@@ -64,18 +66,20 @@ class Reader:
         tokenizer: of the model that trains.
         splits: the rows.
         lessons: what the teacher says of them; None where no phase distils.
-        labels: the classes, in order.
+        task: what the model is for.
+        labels: the names of a position's logits, in order.
         causal: whether the architecture's language model predicts the next token.
-        max_length: tokens; longer texts are cut.
+        reading: how long rows are cut.
         folder: for tokenised rows.
     """
 
     tokenizer: PreTrainedTokenizerBase
     splits: Splits
     lessons: Lessons | None
+    task: Task
     labels: list[str]
     causal: bool
-    max_length: int
+    reading: Reading
     folder: Path
 
     def read(self, name: str, phase: Phase, seed: int) -> PhaseData:
@@ -92,8 +96,8 @@ class Reader:
         validation = self._validation(name, phase)
         weights = self._class_weights(phase, target)
         batches = self._batches(phase, target.lengths, seed)
-        collate = Collator(self.tokenizer, len(self.labels))
-        validations = {TARGET: Validation(validation, classification_metrics)}
+        collate = Collator(self.tokenizer, self.task, len(self.labels))
+        validations = {TARGET: Validation(validation, self._metrics(self.task, self.labels))}
         return PhaseData(target, batches, collate, validations, phase.epochs, phase.accumulate, weights)
 
     def _language(self, name: str, phase: Phase, seed: int) -> PhaseData:
@@ -114,26 +118,30 @@ class Reader:
         known = json.loads((self.splits.tasks / "tasks.json").read_text(encoding="utf-8"))
         rows: dict[str, Any] = {}
         validations: dict[str, Validation] = {}
+        collators = {TARGET: Collator(self.tokenizer, self.task, len(self.labels))}
         weights = None
         held_out: Any
         metrics: Metrics
         for task in phase.tasks:
             if task == TARGET:
                 rows[task] = self._tokenise(name, phase, self._sources(name, phase))
-                held_out, metrics = self._validation(name, phase), classification_metrics
+                held_out, metrics = self._validation(name, phase), self._metrics(self.task, self.labels)
                 weights = self._class_weights(phase, rows[task])
             else:
-                kind, folder = known[task]["type"], self.splits.tasks / task
-                read = read_tasks(folder, kind, self.tokenizer, self.folder, self.max_length)
+                kind, labels = TASKS[known[task]["type"]], known[task]["labels"]
+                read = read_tasks(self.splits.tasks / task, kind, labels, self.tokenizer, self.folder, self.reading)
                 rows[task], held_out = read["train"], read["validation"]
-                metrics = token_metrics if kind == "token-classification" else classification_metrics
+                metrics, collators[task] = self._metrics(kind, labels), Collator(self.tokenizer, kind, len(labels))
             validations[task] = Validation(TaskRows({task: held_out}), metrics)
         together = TaskRows(rows)
         own = {task: self._batches(phase, rows[task].lengths, seed + index) for index, task in enumerate(phase.tasks)}
         batches = TaskBatches(own, together, phase.sampling, seed)
-        collate = TaskCollator(self.tokenizer, Collator(self.tokenizer, len(self.labels)))
+        collate = TaskCollator(collators)
         others = {task: known[task] for task in phase.tasks if task != TARGET}
         return PhaseData(together, batches, collate, validations, phase.epochs, phase.accumulate, weights, others)
+
+    def _metrics(self, task: Task, labels: list[str]) -> Metrics:
+        return partial(task.validation, names=labels)
 
     def _batches(self, phase: Phase, lengths: Sequence[int], seed: int) -> LengthBatches:
         return LengthBatches(
@@ -149,13 +157,20 @@ class Reader:
         if pseudo.kind == "none":
             return sources
         pool = logits / self.splits.unlabelled.name
-        selection = select(pool, pseudo, rows_of(self.splits.unlabelled, phase.groups))
-        print(f"phase {name}: {selection.summary.describe(self.labels)}", flush=True)
+        by_class = self.task.classes_per_row
+        if not by_class and (pseudo.kind == "hard" or pseudo.max_per_class is not None):
+            raise UserError(
+                f"pseudo_labels: kind hard and max_per_class are for tasks with one class a row; got {self.task.name}.",
+                "Set pseudo_labels.kind to soft or none, and max_per_class to null.",
+                "parameters",
+            )
+        selection = select(pool, pseudo, rows_of(self.splits.unlabelled, phase.groups), by_class=by_class)
+        print(f"phase {name}: {selection.summary.describe(self.labels if by_class else None)}", flush=True)
         return [*sources, Source(self.splits.unlabelled, pool, selection)]
 
     def _tokenise(self, name: str, phase: Phase, sources: list[Source], words: bool = False) -> TokenisedRows:
         path = self.folder / f"phase-{name}.arrow"
-        rows = tokenise(sources, self.tokenizer, path, max_length=self.max_length, groups=phase.groups, words=words)
+        rows = self._rows(sources, path, phase, words)
         if rows.absent or not len(rows):
             raise UserError(
                 f"The phase '{name}' has no training rows{_of_groups(rows.absent)}.",
@@ -164,16 +179,21 @@ class Reader:
             )
         return rows
 
-    def _validation(self, name: str, phase: Phase, words: bool = False) -> TokenisedRows:
-        path = self.folder / f"phase-{name}.validation.arrow"
-        rows = tokenise(
-            [Source(self.splits.validation)],
+    def _rows(self, sources: list[Source], path: Path, phase: Phase, words: bool) -> TokenisedRows:
+        return tokenise(
+            sources,
             self.tokenizer,
             path,
-            max_length=self.max_length,
+            task=self.task,
+            classes=len(self.labels),
+            reading=self.reading,
             groups=phase.groups,
             words=words,
         )
+
+    def _validation(self, name: str, phase: Phase, words: bool = False) -> TokenisedRows:
+        path = self.folder / f"phase-{name}.validation.arrow"
+        rows = self._rows([Source(self.splits.validation)], path, phase, words)
         if not len(rows):
             raise UserError(
                 f"The phase '{name}' has no validation rows{_of_groups(rows.absent)}.",
@@ -187,10 +207,16 @@ class Reader:
         """One weight for each class.
 
         Raises:
-            UserError: weights are given for other classes than there are.
+            UserError: weights are given for other classes than there are, or the task has no classes to weight.
         """
         if phase.class_weights is None:
             return None
+        if not self.task.takes_class_weights:
+            raise UserError(
+                f"class_weights: the loss of {self.task.name} has no classes to weight.",
+                "Set class_weights to null.",
+                "parameters",
+            )
         if phase.class_weights == "balanced":
             return balanced_weights(torch.from_numpy(rows.labels.copy()), len(self.labels))
         if set(phase.class_weights) != set(self.labels):

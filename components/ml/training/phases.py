@@ -16,8 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 
 from components.ml.adapters.peft_models import check_length, merged
 from components.ml.models.scoring import label_names
+from components.ml.models.task_models import task_of
 from components.ml.reuse.reusing import reuse
 from components.ml.rows.tokenised import Splits
+from components.ml.tasks.task import Reading
 from components.ml.teaching.lessons import Lessons
 from components.ml.training.checkpoints import BEST, AfterValidation, PhaseCheckpoints
 from components.ml.training.dropout import dropout
@@ -41,7 +43,7 @@ def run_phases(
     history: Path,
     seed: int,
     runtime: Runtime,
-    max_length: int,
+    reading: Reading,
     lessons: Lessons | None = None,
     base_folder: Path | None = None,
     base_name: str = "",
@@ -54,6 +56,7 @@ def run_phases(
         splits: the rows; those without labels take part in phases with the objectives ``distill`` and ``mlm``.
         history: the JSON lines file to write; phases.json beside it tells what each phase trained, and
             tokenised rows lie there meanwhile, in a folder of their own.
+        reading: how long rows are cut.
         lessons: what phases with the objective ``distill`` learn from.
         base_folder: where the objective ``mlm`` looks for a head that fits the encoder; None draws a new one.
         base_name: what an adapter's config calls the model it belongs to.
@@ -68,7 +71,8 @@ def run_phases(
     records: list[dict[str, Any]] = []
     history.write_text("", encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=history.parent) as folder:  # /tmp is often small
-        reader = Reader(tokenizer, splits, lessons, label_names(model), is_causal(model), max_length, Path(folder))
+        task, labels = task_of(model), label_names(model)
+        reader = Reader(tokenizer, splits, lessons, task, labels, is_causal(model), reading, Path(folder))
         data = [reader.read(name, phase, seed + index) for index, (name, phase) in enumerate(sequence)]
         steps = [part.steps for part in data]
         for index, (name, phase) in enumerate(sequence):
@@ -76,7 +80,7 @@ def run_phases(
             whole = merged(trained)
             with dropout(whole, phase.dropout):
                 prepared = prepare(whole, phase, data[index], lessons, base_folder, base_name)
-                check_length(prepared.trained, max_length)
+                check_length(prepared.trained, reading.max_length)
                 place = None if checkpoints is None else checkpoints / f"{index}-{name}"
                 counts = sum(steps[:index]), sum(steps[: index + 1]), sum(steps)
                 best = Path(folder) / f"{index}-{BEST}"

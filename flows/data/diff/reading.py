@@ -15,8 +15,9 @@ from components.errors import UserError
 from components.ml.rows.inputs import shown
 from components.params.data import Data
 from components.validate.database import connect
+from components.validate.examples import Examples, read_examples
 from components.validate.measure import form_digest
-from components.validate.reading import Rows, read_rows
+from components.validate.tables import split_table
 from flows.repo.data_versions import DataVersion
 
 SIDES = ("a", "b")
@@ -45,11 +46,11 @@ class Side:
     root: Path
 
     def identity(self, split: str) -> tuple[object, ...]:
-        """What decides the rows of a split: its files' formats and contents, and the columns that are read."""
+        """What decides the rows of a split: its files' formats and contents, its task and the columns that are read."""
         path = self.data.files[split].removeprefix("data/")
         names = sorted(name for name in self.version.files if name == path or name.startswith(f"{path}/"))
         contents = tuple((Path(name).suffix, self.version.files[name]) for name in names)
-        return (*contents, self.data.columns, split == "unlabelled")
+        return (*contents, self.data.task, self.data.columns, split == "unlabelled")
 
 
 @contextmanager
@@ -81,21 +82,24 @@ def opened(sides: dict[str, Side], scratch: Path) -> Iterator[duckdb.DuckDBPyCon
 def _measure(side: Side, split: str, number: int, target: Path) -> None:
     try:
         with pq.ParquetWriter(target, ROWS, compression="zstd") as writer:
-            for rows in read_rows(side.data, split, side.root):
-                writer.write_batch(_measured(number, rows))
+            for rows in read_examples(split_table(side.data, split, side.root), side.data.kind):
+                writer.write_batch(_measured(number, rows, side.data))
     except UserError as error:
         named = error.message.replace(f"{side.root}/", f"{side.version.name}:")
         raise UserError(named, error.remedy, error.kind) from None
 
 
-def _measured(number: int, rows: Rows) -> pa.RecordBatch:
-    given = list(zip(rows.values["text"], rows.values["text_pair"], strict=True))
+def _measured(number: int, rows: Examples, data: Data) -> pa.RecordBatch:
+    task, examples = data.kind, rows.examples
+    given = [(example.texts[0], example.texts[1] if len(example.texts) > 1 else None) for example in examples]
     pieces = [(first or "",) if second is None else (first or "", second) for first, second in given]
     columns = {
         "source": [number] * len(pieces),
         "row": list(range(rows.first, rows.first + len(pieces))),
-        **rows.values,
         "text": [first if second is None else shown((first or "", second)) for first, second in given],
+        "label": [task.shown(example) for example in examples],
+        "group": rows.values["group"],
+        "document": rows.values["document"],
         "form": [form_digest(*texts) for texts in pieces],
         "characters": [sum(map(len, texts)) for texts in pieces],
     }

@@ -159,7 +159,7 @@ def test_where_int8_loses_too_much_the_float_file_stands_in(
 
     figures = iter([{"accuracy": 0.9, "megabytes": 2.0}, {"accuracy": 0.88, "megabytes": 1.0}] * 2)
     monkeypatch.setattr(quantise_module, "_quantise", ruin)
-    monkeypatch.setattr(quantise_module, "_figures", lambda folder, accuracy: next(figures))
+    monkeypatch.setattr(quantise_module, "_figures", lambda folder, key, quality: next(figures))
     told = export(tuned, tiny_splits, tmp_path / "export", tolerance=0.01)
     assert told["int8"]["chosen"] == "per_channel"  # which lost nothing
     figures = iter([{"accuracy": 0.9, "megabytes": 2.0}, *[{"accuracy": 0.89, "megabytes": 1.0}] * 2])
@@ -202,7 +202,7 @@ def test_other_logits_than_the_models_are_refused(
 def test_logits_that_are_no_numbers_are_refused(
     tuned: Path, tiny_splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows_module, "predict_logits", lambda *_, **__: np.full((40, 2), np.nan, np.float32))
+    monkeypatch.setattr(rows_module, "predict_rows", lambda *_, **__: [np.full((1, 2), np.nan, np.float32)] * 40)
     with pytest.raises(UserError, match="differ by up to nan"):
         export(tuned, tiny_splits, tmp_path / "export", formats=["onnx"])
 

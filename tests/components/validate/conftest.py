@@ -12,8 +12,9 @@ import duckdb
 import pytest
 
 from components.params.data import Data
+from components.validate.classes import known_names
 from components.validate.database import connect
-from components.validate.facts import compute_facts, known_labels
+from components.validate.facts import compute_facts
 from components.validate.measure import measure
 from components.validate.near import find_near
 from components.validate.splits import place_rows
@@ -54,10 +55,10 @@ class Folder:
     def facts(self, data: Data, max_length: int = 10, near: float | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """A database as it stands when the facts are computed."""
         with self.database(data) as database:
-            labels = known_labels(database, data)
+            names = known_names(database, data)
             place_rows(database, data)
             find_near(database, near, self.root)
-            compute_facts(database, labels, max_length)
+            compute_facts(database, names, max_length)
             yield database
 
 

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.errors import UserError
+from components.ml.tasks.table import TASKS
+from components.validate.canonical import layout
+from components.validate.classes import known_names
 from components.validate.database import connect
 from components.validate.facts import (
     FACTS,
-    SPLIT,
     compute_facts,
     groups_of_training,
-    known_labels,
     summary,
     write_facts,
     write_splits,
@@ -27,6 +28,7 @@ from components.validate.near import find_near
 from components.validate.splits import place_rows
 
 COLUMNS = {"text": "text", "label": "label", "group": "group", "document": "document"}
+TASK, NAMES = TASKS["text-classification"], ["neg", "pos"]
 
 
 def flagged(database: duckdb.DuckDBPyConnection, column: str) -> list[tuple[str, int]]:
@@ -99,10 +101,10 @@ def test_groups_and_documents_that_are_missing_get_names(facts: duckdb.DuckDBPyC
 def test_rows_that_cannot_be_learnt_from_are_not_in_the_splits(
     facts: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    rows = write_splits(facts, tmp_path)
+    rows = write_splits(facts, TASK, NAMES, tmp_path)
     assert rows == {"train": 7, "validation": 2, "test": 3, "unlabelled": 3}
     train = pq.read_table(tmp_path / "train")
-    assert train.schema.equals(SPLIT)
+    assert train.schema.equals(layout(TASK))
     assert train.column("row").to_pylist() == [0, 1, 2, 4, 6, 7, 9]
     assert train.column("label").to_pylist() == [1, 0, 1, 1, 1, 0, 1]
     assert train.column("text").to_pylist()[0] == "很好用！"
@@ -110,7 +112,7 @@ def test_rows_that_cannot_be_learnt_from_are_not_in_the_splits(
 
 
 def test_the_pool_has_no_labels_and_its_own_documents(facts: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
-    write_splits(facts, tmp_path)
+    write_splits(facts, TASK, NAMES, tmp_path)
     pool = pq.read_table(tmp_path / "unlabelled").to_pydict()
     assert pool["label"] == [None, None, None]
     assert pool["document"] == ["e", "row:unlabelled:1", "row:unlabelled:2"]
@@ -120,9 +122,9 @@ def test_the_pool_has_no_labels_and_its_own_documents(facts: duckdb.DuckDBPyConn
 def test_without_a_pool_one_shard_without_rows_is_written(folder: Any, tmp_path: Path) -> None:
     folder.write_rows("train", [{"text": f"文{n}", "label": str(n % 2)} for n in range(40)])
     with folder.facts(folder.data()) as database:
-        assert write_splits(database, tmp_path)["unlabelled"] == 0
+        assert write_splits(database, TASK, ["0", "1"], tmp_path)["unlabelled"] == 0
     (shard,) = (tmp_path / "unlabelled").iterdir()
-    assert pq.read_table(shard).schema.equals(SPLIT)
+    assert pq.read_table(shard).schema.equals(layout(TASK))
 
 
 def test_facts_are_written_by_split_and_row(facts: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
@@ -158,15 +160,15 @@ def test_the_summary_counts_classes_groups_and_lengths(facts: duckdb.DuckDBPyCon
 def test_labels_not_named_are_those_of_the_training_file_in_order(folder: Any) -> None:
     folder.write_rows("train", [{"text": "a", "label": "正"}, {"text": "b", "label": "负"}, {"text": "c"}])
     with folder.database(folder.data()) as database:
-        assert known_labels(database, folder.data()) == sorted(["正", "负"])
-        assert known_labels(database, folder.data(labels=["负", "正"])) == ["负", "正"]
+        assert known_names(database, folder.data()) == sorted(["正", "负"])
+        assert known_names(database, folder.data(labels=["负", "正"])) == ["负", "正"]
 
 
 @pytest.mark.parametrize(("labels", "words"), [(["x"], "only 1 different"), (range(1001), "more than 1000 different")])
 def test_a_label_column_that_holds_no_classes_is_refused(folder: Any, labels: Any, words: str) -> None:
     folder.write_rows("train", [{"text": str(label), "label": label} for label in labels])
     with folder.database(folder.data()) as database, pytest.raises(UserError, match=words):
-        known_labels(database, folder.data())
+        known_names(database, folder.data())
 
 
 def test_the_number_of_threads_changes_no_byte(folder: Any) -> None:
@@ -189,13 +191,13 @@ def test_the_number_of_threads_changes_no_byte(folder: Any) -> None:
         output = folder.root / f"{threads} threads"
         with connect(target, folder.root / "spill", threads) as database:
             assert database.execute("SELECT current_setting('threads')").fetchall() == [(threads,)]
-            labels = known_labels(database, data)
+            names = known_names(database, data)
             place_rows(database, data)
             find_near(database, 0.8, folder.root)
-            compute_facts(database, labels, 5)
+            compute_facts(database, names, 5)
             write_facts(database, output / "facts")
-            write_splits(database, output)
-            told = (labels, groups_of_training(database), summary(database, 5))
+            write_splits(database, TASK, names, output)
+            told = (names, groups_of_training(database), summary(database, 5))
         return [path.read_bytes() for path in sorted(output.rglob("*.parquet"))], told
 
     assert results(1) == results(4)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from components.ml.tasks.table import TASKS
 from components.params.data import Data, Validate
 from components.validate.facts import write_splits
 from components.validate.judgements import read_judgements, write_judgements
@@ -75,7 +76,7 @@ def test_lengths_are_those_of_both_texts(paired: Any) -> None:
 
 def test_both_texts_are_written_beside_each_other(paired: Any, tmp_path: Path) -> None:
     with paired.facts(paired.data(columns=COLUMNS)) as database:
-        write_splits(database, tmp_path, paired=True)
+        write_splits(database, TASKS["text-classification"], ["no", "yes"], tmp_path, paired=True)
     table = pq.read_table(tmp_path / "test").to_pydict()
     assert list(table) == ["row", "text", "text_pair", "label", "group", "document"]
     assert next(zip(table["text"], table["text_pair"], strict=True)) == ("in the test", "and more")

@@ -132,7 +132,7 @@ def test_an_index_column_without_a_name_is_not_taken_for_a_role(folder: Any) -> 
         ("train.csv", "文本,label\n好,x\n".encode("gb18030"), ["not UTF-8", "line 1"]),
         ("train.csv", "text,label\n好,x\n".encode("utf-16"), ["not UTF-8", "line 1, byte 0"]),
         ("train.xlsx", b"PK", ["extension", ".csv, .tsv, .jsonl", "'.xlsx'"]),
-        ("train.json", b"[]", ["extension", "'.json'"]),
+        ("train.json", b"[]", ["expected questions as in SQuAD", "it begins with []"]),
         ("train.parquet", b"PAR1 not really", ["not a sound Parquet file"]),
         ("train.jsonl", b'[{"text": 1}]\n', ["line 1", "expected a JSON object"]),
     ],

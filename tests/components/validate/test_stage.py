@@ -72,7 +72,12 @@ def test_sound_data_passes_and_becomes_canonical_splits(
         "validation",
     ]  # fmt: skip
     schema = json.loads((output / "schema.json").read_text("utf-8"))
-    assert schema == {"labels": ["好", "差"], "groups": ["组0", "组1", "组2"], "rows": SIZES}
+    assert schema == {
+        "task": "text-classification",
+        "labels": ["好", "差"],
+        "groups": ["组0", "组1", "组2"],
+        "rows": SIZES,
+    }
     facts = pq.read_table(output / "facts").to_pydict()
     assert facts["tokens"][1] == len(["[CLS]", "train", "1", *"号手机，很好用！", "[SEP]"])
     gate = json.loads((output / "gate.json").read_text("utf-8"))

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.errors import UserError
-from components.validate.tasks import SCHEMAS, write_tasks
+from components.ml.tasks.table import TASKS
+from components.validate.canonical import layout
+from components.validate.tasks import write_tasks
 
 TOPICS = [
     {"text": f"第{number}篇：{'手机' if number % 3 else '天气'}", "label": f"{number % 3}"} for number in range(60)
@@ -66,7 +68,7 @@ def test_a_text_task_becomes_shards_of_row_text_and_label(folder: Any) -> None:
         "topics": {"type": "text-classification", "labels": ["0", "1", "2"]}
     }
     train = pq.read_table(folder.root / "tasks/topics/train")
-    assert train.schema.equals(SCHEMAS["text-classification"])
+    assert train.schema.equals(layout(TASKS["text-classification"], about=False))
     assert train.to_pydict() == {
         "row": list(range(60)),
         "text": [row["text"] for row in TOPICS],
@@ -84,11 +86,11 @@ def test_a_token_task_becomes_shards_of_row_tokens_and_tags(folder: Any, suffix:
         pq.write_table(pa.Table.from_pylist(ENTITIES), path)
     write(folder, entities(train=f"data/tasks/entities.{suffix}", validation=f"data/tasks/entities.{suffix}"))
     train = pq.read_table(folder.root / "tasks/entities/train")
-    assert train.schema.equals(SCHEMAS["token-classification"])
+    assert train.schema.equals(layout(TASKS["token-classification"], worded=True, about=False))
     labels = json.loads((folder.root / "tasks/tasks.json").read_text("utf-8"))["entities"]["labels"]
     assert labels == sorted(["人", "O", "地"])
     assert train.column("tokens").to_pylist() == [row["tokens"] for row in ENTITIES]
-    assert [[labels[tag] for tag in tags] for tags in train.column("tags").to_pylist()] == [
+    assert [[labels[tag] for tag in tags] for tags in train.column("label").to_pylist()] == [
         row["tags"] for row in ENTITIES
     ]
 

@@ -288,3 +288,16 @@ def test_a_split_that_a_version_lacks_counts_as_empty(project: Toy) -> None:
 def test_texts_are_cut_and_harmless_on_a_terminal() -> None:
     assert plain("a\tb\x00\u202e" + "c" * 100, 20) == "a\\tb\\x00\\u202e" + "c" * 14 + "…"
     assert plain(None) == "(no text)"
+
+
+def test_rows_of_any_task_are_compared_by_what_is_read_and_by_their_target(toy: Toy) -> None:
+    path = toy.workspace.data / "train.conll"
+    section = "data:\n  task: token-classification\n  train: data/train.conll\n"
+    (toy.root / "params.yaml").write_text(section, encoding="utf-8")
+    path.write_text("张三 B-PER\n在 O\n\nend O\n", encoding="utf-8")
+    commit(toy, "words")
+    path.unlink()
+    path.write_text("张三 O\n在 O\n\nend O\n\nnew O\n", encoding="utf-8")
+    found = diff(toy.workspace, "words")
+    assert counts(found) == {"unchanged": 1, "added": 1, "relabelled": 1}
+    assert found["relabelled"] == [{"split": "train", "from": "B-PER O", "to": "O O", "rows": 1}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,12 +115,17 @@ def _write_evaluation(root: Path) -> None:
 
 def _predictions(gaps: list[float]) -> pa.Table:
     logits = pa.array([[0.0, gap] for gap in gaps], pa.list_(pa.float32(), 2))
+    found = [int(gap > 0) for gap in gaps]
     columns = {
         "row": list(range(len(gaps))),
         "group": [GROUPS[row % 2] for row in range(len(gaps))],
         "label": pa.array(ACTUAL, pa.int32()),
-        "prediction": pa.array([int(gap > 0) for gap in gaps], pa.int32()),
+        "prediction": pa.array(found, pa.int32()),
         "logits": logits,
+        "actual": [LABELS[label] for label in ACTUAL],
+        "predicted": [LABELS[label] for label in found],
+        "right": [label == actual for label, actual in zip(found, ACTUAL, strict=True)],
+        "confidence": pa.array([1 / (1 + math.exp(-abs(gap))) for gap in gaps], pa.float32()),
     }
     return pa.table(columns)
 

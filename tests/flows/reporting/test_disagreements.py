@@ -14,7 +14,7 @@ from tests.flows.reporting.conftest import HOSTILE, LABELS
 
 def test_the_most_confident_mistakes_come_first_with_their_texts(workspace: Workspace) -> None:
     folder = workspace.root / "artifacts"
-    found = disagreement(folder / "evaluate/predictions", folder / "validate/test", ("teacher", "lora"), LABELS)
+    found = disagreement(folder / "evaluate/predictions", folder / "validate/test", ("teacher", "lora"))
     assert found is not None
     assert (found.rows, found.differ) == (6, 4)
     assert found.counts == {"first": 3, "second": 1, "neither": 0}
@@ -34,7 +34,7 @@ def test_of_pairs_both_texts_are_shown(workspace: Workspace) -> None:
     for shard in (folder / "validate/test").glob("*.parquet"):
         table = pq.read_table(shard)
         pq.write_table(table.append_column("text_pair", [["second"] * len(table)]), shard)
-    found = disagreement(folder / "evaluate/predictions", folder / "validate/test", ("teacher", "lora"), LABELS)
+    found = disagreement(folder / "evaluate/predictions", folder / "validate/test", ("teacher", "lora"))
     assert found is not None
     assert found.shown["first"][0].text == f"{HOSTILE} ⟷ second"
 
@@ -42,8 +42,8 @@ def test_of_pairs_both_texts_are_shown(workspace: Workspace) -> None:
 def test_without_predictions_or_texts_there_is_nothing_to_show(workspace: Workspace) -> None:
     folder = workspace.root / "artifacts"
     places = (folder / "evaluate/predictions", folder / "validate/test")
-    assert disagreement(*places, ("lora", "lora_int8"), LABELS) is None
-    assert disagreement(places[0], folder, ("teacher", "lora"), LABELS) is None
+    assert disagreement(*places, ("lora", "lora_int8")) is None
+    assert disagreement(places[0], folder, ("teacher", "lora")) is None
     assert confusion(places[0] / "lora_int8.parquet", 2) is None
 
 

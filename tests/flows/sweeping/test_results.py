@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from components.errors import UserError
+from components.ml.tasks.table import TASKS
 from flows.sweeping.grid import Combination
 from flows.sweeping.results import Result, check_metric, lower_is_better, markdown, ranked, rows
 
@@ -74,3 +75,21 @@ def test_a_metric_that_no_combination_has_is_refused(name: str) -> None:
 def test_speed_is_refused_with_the_reason() -> None:
     with pytest.raises(UserError, match="speed isn't measured in a sweep"):
         check_metric("lora.latency_p50_ms")
+
+
+def test_any_task_is_ranked_by_its_headline_unless_asked_otherwise() -> None:
+    token, regression = TASKS["token-classification"], TASKS["regression"]
+    assert (check_metric(None), check_metric(None, token)) == ("lora/accuracy", "lora/f1")
+    assert check_metric("student.recall", token) == "student/recall"
+    assert check_metric("lora.pearson_products", regression) == "lora/pearson_products"
+    assert check_metric("lora.details.person.f1", token) == "lora/details.person.f1"
+    assert lower_is_better("lora/rmse")
+    with pytest.raises(UserError, match=r"such as lora\.pearson\."):
+        check_metric("lora.accuracy", regression)
+    with pytest.raises(UserError, match=r"such as lora\.f1\."):
+        check_metric("lora.ece", token)
+
+
+def test_the_headline_of_the_task_stands_beside() -> None:
+    header = rows([result(1, lora__recall=0.9, lora__f1=0.8, student__f1=0.7)], "lora/recall", "f1")[0]
+    assert header[2:5] == ["lora/recall", "student/f1", "lora/f1"]

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from flows.tracking.record import PipelineRecord, gain_metrics, metric_name, model_metrics, phase_params
+import pytest
+
+from components.ml.tasks.table import TASKS
+from flows.tracking.record import PipelineRecord, figures, gain_metrics, metric_name, model_metrics, phase_params
+from tests.flows import of_tasks
 
 SCORES = {
     "accuracy": 0.9,
@@ -66,3 +70,24 @@ def test_a_model_that_was_taken_as_it_was_has_no_phases(tmp_path: Path) -> None:
     assert phase_params(tmp_path / "phases.json") == {}
     (tmp_path / "phases.json").write_text("[]")
     assert phase_params(tmp_path / "phases.json") == {}
+
+
+@pytest.mark.parametrize("task", list(of_tasks.NAMES))
+def test_every_number_of_any_task_is_a_metric(task: str) -> None:
+    found = of_tasks.evaluated(task)[0]
+    names, headline = model_metrics(found, None, "lora"), found["headline"]
+    scores = found["models"]["lora"]
+    assert names[headline] == scores[headline]
+    assert names[f"{headline}_ci_low"] == scores[f"{headline}_ci"][0]
+    assert names[f"{headline}_products"] == scores["groups"]["products"][headline]
+    numbers = {key for key, value in scores.items() if isinstance(value, int | float)}
+    assert numbers <= set(names)
+    assert gain_metrics(found)["gain_distillation_target"] == 0.021
+    first = figures(names, TASKS[task]).split(", ")[0]
+    assert first == f"{scores[headline]:.1%} {TASKS[task].headline.name}"
+
+
+def test_scores_by_type_are_metrics_too() -> None:
+    found = of_tasks.evaluated("token-classification")[0]
+    names = model_metrics(found, None, "lora")
+    assert names["details.人.f1"] == found["models"]["lora"]["details"]["人"]["f1"]

@@ -22,6 +22,7 @@ from transformers import (
 
 from components.ml.models import scoring
 from components.ml.models.scoring import predict_logits, score
+from components.ml.tasks.task import Reading
 
 Classifier = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
@@ -129,7 +130,7 @@ def test_the_padding_side_of_the_tokenizer_is_kept(
 def test_texts_that_come_one_by_one_wait_for_company(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "TOKENISED_AT_ONCE", 4)
     given = ((str(place), "good phone") for place in range(21))
-    batches = [tags for tags, _ in score(*classifier, given, max_length=32, batch_size=8)]
+    batches = [tags for tags, _ in score(*classifier, given, reading=Reading(32), batch_size=8)]
     assert [len(tags) for tags in batches] == [8, 8, 5]
     assert [tag for tags in batches for tag in tags] == [str(place) for place in range(21)]
 
@@ -155,7 +156,9 @@ def test_a_shape_in_which_places_matter_is_not_used(classifier: Classifier, monk
     monkeypatch.setattr(model, "forward", uneven)
     texts = [(place, "good phone") for place in range(16)]
     sizes = {
-        checked: [len(tags) for tags, _ in score(*classifier, texts, max_length=32, batch_size=8, checked=checked)]
+        checked: [
+            len(tags) for tags, _ in score(*classifier, texts, reading=Reading(32), batch_size=8, checked=checked)
+        ]
         for checked in (True, False)
     }
     assert sizes == {True: [4, 4, 4, 4], False: [8, 8]}
@@ -182,5 +185,5 @@ def test_a_decoder_that_pads_on_the_left_is_scored_alike(tiny_encoder: Path, man
     whole = predict_logits(decoder, tokenizer, many, max_length=32, batch_size=16)
     assert np.allclose(whole, [alone((decoder, tokenizer), text) for text in many], atol=1e-5)
     backwards = reversed(list(enumerate(many)))
-    for places, logits in score(decoder, tokenizer, backwards, max_length=32, batch_size=16, checked=True):
-        assert whole[places].tobytes() == logits.tobytes()
+    for places, logits in score(decoder, tokenizer, backwards, reading=Reading(32), batch_size=16, checked=True):
+        assert whole[places].tobytes() == np.concatenate(logits).tobytes()

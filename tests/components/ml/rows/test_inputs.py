@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +15,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from components.ml.models.scoring import predict_logits
 from components.ml.rows.inputs import encode, input_columns, input_key, inputs_of, shown
 from components.ml.rows.tokenised import Collator, Source, first_inputs, tokenise
+from components.ml.tasks.table import TASKS
+from components.ml.tasks.task import Reading
 
 PAIRS = [("good phone", "这个手机很好"), ("bad", "a film that was bad and awful"), ("", "story")]
+TEXTS: dict[str, Any] = {"task": TASKS["text-classification"], "classes": 2}
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +62,9 @@ def test_people_see_both_texts() -> None:
 def test_tokenised_pairs_keep_their_types_to_the_batch(
     paired_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    rows = tokenise([Source(paired_splits / "train")], tokenizer, tmp_path / "rows.arrow", max_length=32)
+    rows = tokenise([Source(paired_splits / "train")], tokenizer, tmp_path / "rows.arrow", reading=Reading(32), **TEXTS)
     inputs = first_inputs(paired_splits / "train", 8)
-    batch = Collator(tokenizer, 2)([rows[index] for index in range(8)])
+    batch = Collator(tokenizer, **TEXTS)([rows[index] for index in range(8)])
     expected = encode(tokenizer, inputs, padding=True, return_tensors="pt")
     for name in ("input_ids", "token_type_ids", "attention_mask"):
         assert torch.equal(batch[name], expected[name]), name
@@ -72,7 +76,7 @@ def test_words_of_the_second_text_are_others_than_those_of_the_first(
     from tests.conftest import write_pairs
 
     split = write_pairs(tmp_path / "train", [("good", "bad film", 0), ("很好", "坏 phone", 1)])
-    rows = tokenise([Source(split)], tokenizer, tmp_path / "rows.arrow", max_length=32, words=True)
+    rows = tokenise([Source(split)], tokenizer, tmp_path / "rows.arrow", reading=Reading(32), words=True, **TEXTS)
     assert rows[0]["word_ids"] == [-1, 0, -1, 1, 2, -1]
     assert rows[1]["word_ids"] == [-1, 0, 1, -1, 2, 3, -1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from components.errors import UserError
-from components.ml.rows.task_rows import TASK, TaskCollator, TaskRows, encode_words, read_tasks, tokenise_task
-from components.ml.rows.tokenised import Collator
-from components.ml.training.losses import IGNORED
+from components.ml.rows.task_rows import TASK, TaskCollator, TaskRows, read_tasks
+from components.ml.rows.tokenised import Collator, Source, TokenisedRows, tokenise
+from components.ml.tasks.table import TASKS
+from components.ml.tasks.task import IGNORED, Reading
+
+TEXTS, WORDS = TASKS["text-classification"], TASKS["token-classification"]
+CLASSES = 4
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +32,36 @@ def tokenizer(tiny_encoder: Path) -> PreTrainedTokenizerBase:
 def encoded(
     tokens: Sequence[Sequence[str]], tags: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, length: int = 32
 ) -> tuple[list[list[int]], list[list[int]]]:
-    words, classes = pa.array(tokens, pa.list_(pa.string())), pa.array(tags, pa.list_(pa.int32()))
-    ids, labels = encode_words(words, classes, tokenizer, length)
-    return ids.to_pylist(), labels.to_pylist()
+    """The ids of rows of words, and their labels as a batch has them, without its padding."""
+    with tempfile.TemporaryDirectory() as folder:
+        split = write_words(Path(folder) / "words", [list(row) for row in tokens], [list(row) for row in tags])
+        rows = tokenise([Source(split)], tokenizer, Path(folder) / "rows", task=WORDS, **how(length, 8))
+        items = [rows[index] for index in range(len(rows))]
+    ids = [item["input_ids"] for item in items]
+    labels = Collator(pads(tokenizer), WORDS, 8)(items)["labels"]
+    assert all((row[len(own) :] == IGNORED).all() for row, own in zip(labels, ids, strict=True))
+    return ids, [row[: len(own)].tolist() for row, own in zip(labels, ids, strict=True)]
+
+
+def how(length: int, classes: int = CLASSES) -> dict[str, Any]:
+    return {"classes": classes, "reading": Reading(length)}
+
+
+def pads(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer, which may be one that has no token for padding yet."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token
+    return tokenizer
+
+
+def tokenised(folder: Path, kind: Any, tokenizer: PreTrainedTokenizerBase, scratch: Path, length: int) -> TokenisedRows:
+    return tokenise([Source(folder)], tokenizer, scratch, task=kind, **how(length))
 
 
 def write_words(folder: Path, tokens: list[list[str]], tags: list[list[int]]) -> Path:
     folder.mkdir(parents=True)
     table = {"row": pa.array(range(len(tokens)), pa.int64()), "tokens": pa.array(tokens, pa.list_(pa.string()))}
-    pq.write_table(pa.table(table | {"tags": pa.array(tags, pa.list_(pa.int32()))}), folder / "part-00000.parquet")
+    pq.write_table(pa.table(table | {"label": pa.array(tags, pa.list_(pa.int32()))}), folder / "part-00000.parquet")
     return folder
 
 
@@ -93,11 +119,11 @@ def test_a_slow_tokenizer_is_refused(tokenizer: PreTrainedTokenizerBase, monkeyp
 
 def test_rows_of_both_kinds_are_read_back(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     words = write_words(tmp_path / "words", [["good", "goodbad"], ["the"]], [[1, 0], [2]])
-    rows = tokenise_task(words, "token-classification", tokenizer, tmp_path / "words.arrow", 32)
+    rows = tokenised(words, WORDS, tokenizer, tmp_path / "words.arrow", 32)
     assert rows.lengths == [5, 3]
-    assert rows[0]["labels"] == [IGNORED, 1, 0, IGNORED, IGNORED]
+    assert Collator(tokenizer, WORDS, CLASSES)([rows[0]])["labels"].tolist() == [[IGNORED, 1, 0, IGNORED, IGNORED]]
     texts = write_texts(tmp_path / "texts", ["the film was good", "bad"], [1, 0])
-    read = tokenise_task(texts, "text-classification", tokenizer, tmp_path / "texts.arrow", 5)
+    read = tokenised(texts, TEXTS, tokenizer, tmp_path / "texts.arrow", 5)
     assert read.lengths == [5, 3]
     assert [read[index]["label"] for index in range(2)] == [1, 0]
     assert read[1]["input_ids"] == tokenizer("bad")["input_ids"]
@@ -106,7 +132,7 @@ def test_rows_of_both_kinds_are_read_back(tokenizer: PreTrainedTokenizerBase, tm
 def test_a_task_that_several_phases_read_is_tokenised_once(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     for split in ("train", "validation"):
         write_texts(tmp_path / "data" / "topic" / split, ["good", "bad"], [1, 0])
-    task = (tmp_path / "data" / "topic", "text-classification", tokenizer, tmp_path, 8)
+    task: Any = (tmp_path / "data" / "topic", TEXTS, ["a", "b"], tokenizer, tmp_path, Reading(8))
     first = read_tasks(*task)
     before = [(path.name, path.stat().st_mtime_ns) for path in sorted(tmp_path.glob("*.arrow"))]
     again = read_tasks(*task)
@@ -119,14 +145,14 @@ def test_a_task_without_rows_is_refused_by_name(tokenizer: PreTrainedTokenizerBa
     write_texts(tmp_path / "data" / "topic" / "train", ["good"], [1])
     write_texts(tmp_path / "data" / "topic" / "validation", [], [])
     with pytest.raises(UserError, match="'topic' has no rows in its split validation"):
-        read_tasks(tmp_path / "data" / "topic", "text-classification", tokenizer, tmp_path, 8)
+        read_tasks(tmp_path / "data" / "topic", TEXTS, ["a", "b"], tokenizer, tmp_path, Reading(8))
 
 
 def test_rows_of_all_tasks_are_found_by_one_index(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     parts: dict[str, Any] = {}
     for name, texts in {"one": ["good", "bad film"], "two": ["the", "it", "was a film"]}.items():
         folder = write_texts(tmp_path / name, texts, list(range(len(texts))))
-        parts[name] = tokenise_task(folder, "text-classification", tokenizer, tmp_path / f"{name}.arrow", 16)
+        parts[name] = tokenised(folder, TEXTS, tokenizer, tmp_path / f"{name}.arrow", 16)
     rows = TaskRows(parts)
     assert len(rows) == 5
     assert [rows[index][TASK] for index in range(5)] == ["one", "one", "two", "two", "two"]
@@ -136,14 +162,14 @@ def test_rows_of_all_tasks_are_found_by_one_index(tokenizer: PreTrainedTokenizer
 
 
 def test_batches_name_their_task_and_pad_their_labels(tokenizer: PreTrainedTokenizerBase) -> None:
-    collate = TaskCollator(tokenizer, Collator(tokenizer, 2))
-    short = {"input_ids": [2, 7, 3], "labels": [IGNORED, 1, IGNORED], TASK: "ner"}
-    long = {"input_ids": [2, 7, 8, 9, 3], "labels": [IGNORED, 0, 2, 1, IGNORED], TASK: "ner"}
+    collate = TaskCollator({"ner": Collator(tokenizer, WORDS, 3), "target": Collator(tokenizer, TEXTS, 2)})
+    short = {"input_ids": [2, 7, 3], "label": [1.0], "at": [1], TASK: "ner"}
+    long = {"input_ids": [2, 7, 8, 9, 3], "label": [0.0, 2.0, 1.0], "at": [1, 2, 3], TASK: "ner"}
     batch = collate([short, long])
     assert batch[TASK] == "ner"
     assert next(iter(batch)) == "input_ids"
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1] * 5]
-    assert batch["labels"].tolist() == [[IGNORED, 1, IGNORED, IGNORED, IGNORED], long["labels"]]
+    assert batch["labels"].tolist() == [[IGNORED, 1, IGNORED, IGNORED, IGNORED], [IGNORED, 0, 2, 1, IGNORED]]
     tokenizer.padding_side = "left"
     assert collate([short, long])["labels"][0].tolist() == [IGNORED, IGNORED, IGNORED, 1, IGNORED]
     tokenizer.padding_side = "right"

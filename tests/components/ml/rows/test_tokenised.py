@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +13,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from components.errors import UserError
 from components.ml.rows.tokenised import Collator, Source, first_inputs, rows_of, tokenise
+from components.ml.tasks.table import TASKS
+from components.ml.tasks.task import IGNORED, Reading
 from components.ml.teaching.pseudo_labels import Selection, Summary
-from components.ml.training.losses import IGNORED
+
+TEXTS: dict[str, Any] = {"task": TASKS["text-classification"], "classes": 2, "reading": Reading(16)}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,7 @@ def test_rows_keep_their_order_labels_and_logits(
     tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     logits = write_logits(tmp_path / "logits", list(range(24)))
-    rows = tokenise([Source(tiny_splits / "validation", logits)], tokenizer, tmp_path / "rows.arrow", max_length=16)
+    rows = tokenise([Source(tiny_splits / "validation", logits)], tokenizer, tmp_path / "rows.arrow", **TEXTS)
     labels = pq.read_table(tiny_splits / "validation")["label"].to_pylist()
     assert [rows[index]["label"] for index in range(len(rows))] == labels
     assert rows[5]["teacher_logits"] == [5.0, -5.0]
@@ -43,18 +47,18 @@ def test_unlabelled_rows_have_the_ignored_label(
     tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     pool = Source(tiny_splits / "unlabelled", taught=False)
-    rows = tokenise([pool], tokenizer, tmp_path / "rows.arrow", max_length=16)
+    rows = tokenise([pool], tokenizer, tmp_path / "rows.arrow", **TEXTS)
     assert {rows[index]["label"] for index in range(len(rows))} == {IGNORED}
 
 
 def test_only_the_named_groups_are_kept(tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    rows = tokenise([Source(tiny_splits / "train")], tokenizer, tmp_path / "rows.arrow", max_length=16, groups=["b"])
+    rows = tokenise([Source(tiny_splits / "train")], tokenizer, tmp_path / "rows.arrow", **TEXTS, groups=["b"])
     assert len(rows) == 60
 
 
 def test_groups_without_rows_are_told(tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     groups = ["nowhere", "b", "c"]
-    rows = tokenise([Source(tiny_splits / "train")], tokenizer, tmp_path / "x.arrow", max_length=16, groups=groups)
+    rows = tokenise([Source(tiny_splits / "train")], tokenizer, tmp_path / "x.arrow", **TEXTS, groups=groups)
     assert rows.absent == ["nowhere", "c"]
     assert len(rows) == 60
 
@@ -77,19 +81,23 @@ def test_logits_of_other_rows_are_refused(
 ) -> None:
     logits = write_logits(tmp_path / "logits", rows)
     with pytest.raises(UserError, match="belong to other rows"):
-        tokenise([Source(tiny_splits / "validation", logits)], tokenizer, tmp_path / "rows.arrow", max_length=16)
+        tokenise([Source(tiny_splits / "validation", logits)], tokenizer, tmp_path / "rows.arrow", **TEXTS)
 
 
 def test_long_texts_are_cut(tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    rows = tokenise([Source(tiny_splits / "train")], tokenizer, tmp_path / "rows.arrow", max_length=8)
+    rows = tokenise(
+        [Source(tiny_splits / "train")], tokenizer, tmp_path / "rows.arrow", **TEXTS | {"reading": Reading(8)}
+    )
     assert max(rows.lengths) == 8
 
 
 def test_a_batch_is_padded_to_its_longest_row_only(
     tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    rows = tokenise([Source(tiny_splits / "train")], tokenizer, tmp_path / "rows.arrow", max_length=64)
-    batch = Collator(tokenizer, classes=2)([rows[index] for index in range(4)])
+    rows = tokenise(
+        [Source(tiny_splits / "train")], tokenizer, tmp_path / "rows.arrow", **TEXTS | {"reading": Reading(64)}
+    )
+    batch = Collator(tokenizer, TEXTS["task"], classes=2)([rows[index] for index in range(4)])
     assert batch["input_ids"].shape == (4, max(rows.lengths[:4]))
     assert batch["attention_mask"].sum(1).tolist() == rows.lengths[:4]
     assert "teacher_logits" not in batch
@@ -99,7 +107,7 @@ def test_rows_without_label_and_logits_are_left_out_where_there_is_nothing_to_le
     tiny_splits: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     sources = [Source(tiny_splits / "train"), Source(tiny_splits / "unlabelled")]
-    assert len(tokenise(sources, tokenizer, tmp_path / "rows.arrow", max_length=16)) == 120
+    assert len(tokenise(sources, tokenizer, tmp_path / "rows.arrow", **TEXTS)) == 120
 
 
 @pytest.mark.parametrize("hard", [False, True])
@@ -110,7 +118,7 @@ def test_a_selection_says_which_rows_take_part_and_what_they_are_labelled(
     summary = Summary(rows=30, kept=2, unknown=0, unsure=28, over_the_cap=0, per_class=[1, 1])
     selection = Selection(np.array([3, 7]), np.array([1, 0], dtype=np.int32), hard, summary)
     source = Source(tiny_splits / "unlabelled", logits, selection)
-    rows = tokenise([source], tokenizer, tmp_path / "rows.arrow", max_length=16)
+    rows = tokenise([source], tokenizer, tmp_path / "rows.arrow", **TEXTS)
     items = [rows[index] for index in range(len(rows))]
     assert [item["label"] for item in items] == ([1, 0] if hard else [IGNORED, IGNORED])
     assert [item.get("teacher_logits") for item in items] == ([None, None] if hard else [[3.0, -3.0], [7.0, -7.0]])
@@ -128,6 +136,6 @@ def test_rows_without_teacher_logits_among_others_have_nan(
 ) -> None:
     logits = write_logits(tmp_path / "logits", list(range(24)))
     sources = [Source(tiny_splits / "validation", logits), Source(tiny_splits / "train")]
-    rows = tokenise(sources, tokenizer, tmp_path / "rows.arrow", max_length=16)
-    batch = Collator(tokenizer, classes=2)([rows[23], rows[24]])
+    rows = tokenise(sources, tokenizer, tmp_path / "rows.arrow", **TEXTS)
+    batch = Collator(tokenizer, TEXTS["task"], classes=2)([rows[23], rows[24]])
     assert batch["teacher_logits"].isnan().tolist() == [[False, False], [True, True]]

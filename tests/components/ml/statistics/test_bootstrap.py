@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
 from components.ml.statistics import bootstrap, metrics
+from components.ml.tasks.text_classification import TextClassification
+
+TASK = TextClassification()
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Scores of every model on every resample: of shape (models, resamples)."""
+
+    accuracy: np.ndarray
+    macro_f1: np.ndarray
 
 
 def draws(
     documents: np.ndarray, labels: np.ndarray, predictions: list[np.ndarray], seed: int = 13, **options: int
-) -> bootstrap.Draws:
+) -> Draws:
     classes = int(max(labels.max(), np.max(predictions))) + 1
-    counts = bootstrap.count_documents(documents, labels, np.stack(predictions), classes)
-    return bootstrap.resample(counts, options.pop("resamples", 500), seed, **options)
+    counts = [TASK.counts(labels, predicted, ["name"] * classes) for predicted in predictions]
+    resamples = options.pop("resamples", 500)
+
+    def of(key: str) -> np.ndarray:
+        return bootstrap.resample_scores(
+            documents, counts, lambda sums: TASK.scores(sums, [])[key], resamples, seed, **options
+        )
+
+    return Draws(of("accuracy"), of("macro_f1"))
 
 
 def rows(seed: int = 0, documents: int = 40, each: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -27,12 +47,11 @@ def rows(seed: int = 0, documents: int = 40, each: int = 10) -> tuple[np.ndarray
 
 
 def test_a_draw_of_everything_once_would_give_the_scores_themselves() -> None:
-    keys, labels, predictions = rows()
-    counts = bootstrap.count_documents(keys, labels, predictions[None], 3)
-    sums = np.asarray(counts.matrix.sum(axis=1)).reshape(3, 3)
-    assert sums[0].tolist() == np.bincount(labels, minlength=3).tolist()
-    assert sums[1].tolist() == metrics.confusion_matrix(labels, predictions, 3).diagonal().tolist()
-    assert sums[2].tolist() == np.bincount(predictions, minlength=3).tolist()
+    _, labels, predictions = rows()
+    hits, predicted, actual = TASK.counts(labels, predictions, ["name"] * 3).sum(axis=0).reshape(3, 3)
+    assert actual.tolist() == np.bincount(labels, minlength=3).tolist()
+    assert hits.tolist() == metrics.confusion_matrix(labels, predictions, 3).diagonal().tolist()
+    assert predicted.tolist() == np.bincount(predictions, minlength=3).tolist()
 
 
 def test_draws_equal_a_plain_loop_over_resampled_rows() -> None:

@@ -75,21 +75,24 @@ def test_agreement_counts_rows_that_both_models_get_wrong_alike() -> None:
     assert metrics.agreement(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 2])) == 0.75
 
 
+def class_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    return metrics.class_scores(confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1))
+
+
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_correlation_and_binary_f1_are_the_references(classes: int) -> None:
     draw = np.random.default_rng(classes)
     for rows in (1, 2, 50, 2000):
         actual = draw.integers(0, classes, rows)
         predicted = np.where(draw.random(rows) < 0.6, actual, draw.integers(0, classes, rows))
-        confusion = metrics.confusion_matrix(actual, predicted, classes)
-        assert metrics.matthews_correlation(confusion) == pytest.approx(
-            reference.matthews_corrcoef(actual, predicted), abs=1e-9
-        )
+        found = class_scores(metrics.confusion_matrix(actual, predicted, classes))
+        assert found["mcc"] == pytest.approx(reference.matthews_corrcoef(actual, predicted), abs=1e-9)
+        assert found["accuracy"] == reference.accuracy_score(actual, predicted)
         if classes == 2:
             expected = reference.f1_score(actual, predicted, zero_division=0)
-            assert metrics.binary_f1(confusion) == pytest.approx(expected, abs=1e-9)
+            assert found["f1"] == pytest.approx(expected, abs=1e-9)
 
 
 def test_one_class_alone_has_no_correlation() -> None:
-    assert metrics.matthews_correlation(np.array([[5, 0], [0, 0]])) == 0.0
-    assert metrics.matthews_correlation(np.array([[3, 0], [2, 0]])) == 0.0
+    assert class_scores(np.array([[5, 0], [0, 0]]))["mcc"] == 0.0
+    assert class_scores(np.array([[3, 0], [2, 0]]))["mcc"] == 0.0

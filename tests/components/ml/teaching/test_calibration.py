@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from components.ml.teaching.calibration import HIGHEST, LOWEST, UNCALIBRATED, calibrate, confidence
+from components.ml.teaching.calibration import HIGHEST, LOWEST, UNCALIBRATED, calibrate
 
 
 def drawn(rows: int, classes: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -77,11 +77,3 @@ def test_without_rows_nothing_is_calibrated_and_that_is_said(tmp_path: Path) -> 
     saved = json.loads((tmp_path / "calibration.json").read_text())
     assert saved["temperature"] == 1.0
     assert saved["nll_before"] is saved["ece_after"] is None
-
-
-def test_confidence_is_the_largest_probability_at_the_temperature() -> None:
-    logits = np.array([[2.0, 0.0], [0.0, 0.0], [np.nan, np.nan]], dtype=np.float32)
-    found = confidence(logits, 2.0)
-    assert found.dtype == np.float32
-    assert found[:2] == pytest.approx([1 / (1 + np.exp(-1)), 0.5])
-    assert np.isnan(found[2])

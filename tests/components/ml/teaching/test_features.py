@@ -120,14 +120,14 @@ def test_looking_inside_changes_neither_logits_nor_model(name: str) -> None:
     assert not teacher.training
     torch.manual_seed(7)
     drawn, _ = terms.outputs(student, features)
-    drawn.sum().backward()
+    drawn.logits.sum().backward()
     student.eval()
     found, _ = terms.outputs(student, features)
     assert student.config._attn_implementation == usual
     assert all(torch.equal(value, weights[key]) for key, value in student.state_dict().items())
     ours = [hook for module in student.modules() for hook in module._forward_hooks.values()]
     assert not [hook for hook in ours if hook.__module__.startswith("components")]
-    assert torch.allclose(found, student(**features).logits, atol=1e-5)
+    assert torch.allclose(found.logits, student(**features).logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("term", TERMS)
@@ -213,7 +213,7 @@ def test_dropout_of_the_student_is_not_in_the_attention_that_is_compared() -> No
     terms = FeatureTerms(teacher, student, Terms.model_validate({"attention": {"layers": [0, None, None, None]}}))
     assert loss_of(terms, student, batch()).item() == pytest.approx(0, abs=1e-6)
     torch.manual_seed(0)
-    assert not torch.allclose(terms.outputs(student, batch())[0], student.eval()(**batch()).logits, atol=1e-3)
+    assert not torch.allclose(terms.outputs(student, batch())[0].logits, student.eval()(**batch()).logits, atol=1e-3)
 
 
 def test_a_narrower_student_learns_through_a_projection_that_is_no_part_of_it() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,23 +22,49 @@ LOGITS = np.random.default_rng(0).normal(size=(1200, CLASSES)).astype(np.float32
 def filled(folder: Path, name: str = "a") -> LogitStore:
     """A store that holds the first 700 keys."""
     store = LogitStore(folder, name, CLASSES)
-    store.put(KEYS[:700], LOGITS[:700])
+    store.put(KEYS[:700], list(LOGITS[:700, None]))
     return store
+
+
+def known(store: LogitStore, keys: Sequence[bytes] = KEYS) -> np.ndarray:
+    """Which keys have logits."""
+    return np.array([one is not None for one in store.get(keys)])
+
+
+def values(store: LogitStore, keys: Sequence[bytes] = KEYS) -> np.ndarray:
+    """The logits of those that have some, of shape (keys, classes)."""
+    return np.concatenate([LOGITS[:0], *(one for one in store.get(keys) if one is not None)])
 
 
 def test_logits_come_back_bit_by_bit_and_the_rest_is_missing(tmp_path: Path) -> None:
     filled(tmp_path).close()
     order = np.random.default_rng(1).permutation(1200)
     with LogitStore(tmp_path, "a", CLASSES) as store:
-        found, logits = store.get([KEYS[place] for place in order])
+        keys = [KEYS[place] for place in order]
+        found, logits = known(store, keys), store.get(keys)
+        assert values(store, keys).tobytes() == LOGITS[order[found]].tobytes()
     assert (found == (order < 700)).all()
-    assert logits[found].tobytes() == LOGITS[order[found]].tobytes()
+    assert all(one is None or (one.dtype == np.float32 and one.shape == (1, CLASSES)) for one in logits)
+
+
+def test_rows_have_any_number_of_positions(tmp_path: Path) -> None:
+    rows = [LOGITS[:1], LOGITS[1:5].copy(), LOGITS[5:8]]
+    rows[1][2] = np.nan  # a position that was cut off
+    with LogitStore(tmp_path, "a", CLASSES) as store:
+        store.put(KEYS[:3], rows)
+        found = store.get([KEYS[2], KEYS[9], KEYS[0], KEYS[1]])
+    expected = [rows[2], None, rows[0], rows[1]]
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert one.shape == other.shape
+            assert one.tobytes() == other.tobytes()
 
 
 def test_what_was_put_is_there_though_the_process_ends_without_closing(tmp_path: Path) -> None:
     store = filled(tmp_path)
     with LogitStore(tmp_path, "a", CLASSES) as other:  # as another process would read it
-        assert other.get(KEYS)[0].sum() == 700
+        assert known(other).sum() == 700
     store.close()
 
 
@@ -45,7 +72,7 @@ def test_what_was_put_is_there_though_the_process_ends_without_closing(tmp_path:
 def test_a_damaged_file_is_begun_anew(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.sqlite").write_bytes(content)
     with filled(tmp_path) as store:
-        assert store.get(KEYS)[0].sum() == 700
+        assert known(store).sum() == 700
 
 
 def test_a_file_that_is_damaged_while_it_is_used_is_begun_anew(
@@ -56,10 +83,10 @@ def test_a_file_that_is_damaged_while_it_is_used_is_begun_anew(
     whole = path.read_bytes()
     path.write_bytes(whole[:4096] + np.random.default_rng(3).bytes(len(whole) - 4096))  # the first page is sound
     with LogitStore(tmp_path, "a", CLASSES) as store:
-        found, logits = store.get(KEYS)
-        assert (logits[found] == LOGITS[found]).all()
-        store.put(KEYS, LOGITS)
-        assert store.get(KEYS)[0].all()
+        found = known(store)
+        assert (values(store) == LOGITS[found]).all()
+        store.put(KEYS, list(LOGITS[:, None]))
+        assert known(store).all()
     assert "damaged" in capsys.readouterr().out
 
 
@@ -72,7 +99,7 @@ def test_a_foreign_file_is_begun_anew(tmp_path: Path, statement: str) -> None:
     foreign.commit()
     foreign.close()
     with filled(tmp_path) as store:
-        assert store.get(KEYS)[0].sum() == 700
+        assert known(store).sum() == 700
 
 
 def test_an_entry_that_was_changed_counts_as_missing(tmp_path: Path) -> None:
@@ -81,7 +108,7 @@ def test_an_entry_that_was_changed_counts_as_missing(tmp_path: Path) -> None:
         with store.table.connection as connection:
             connection.execute("UPDATE logits SET value = (SELECT value FROM logits WHERE key = ?)", (KEYS[0],))
             connection.execute("UPDATE logits SET value = x'00' WHERE key = ?", (KEYS[1],))
-        assert np.flatnonzero(store.get(KEYS)[0]).tolist() == [0]
+        assert np.flatnonzero(known(store)).tolist() == [0]
 
 
 def test_a_place_where_nothing_can_be_written_only_costs_a_warning(
@@ -89,9 +116,7 @@ def test_a_place_where_nothing_can_be_written_only_costs_a_warning(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     with filled(tmp_path / "file") as store:
-        found, logits = store.get(KEYS)
-    assert not found.any()
-    assert logits.shape == (1200, CLASSES)
+        assert store.get(KEYS) == [None] * 1200
     prune(tmp_path / "file", [])
     assert capsys.readouterr().out.count("can't be used") == 1
 
@@ -100,11 +125,11 @@ def test_a_full_disk_only_costs_a_warning(tmp_path: Path, capsys: pytest.Capture
     with filled(tmp_path) as store:
         assert store.table is not None
         store.table.connection.execute("PRAGMA max_page_count = 1")
-        store.put(KEYS, LOGITS)
-        assert not store.get(KEYS)[0].any()
+        store.put(KEYS, list(LOGITS[:, None]))
+        assert not known(store).any()
     assert "full" in capsys.readouterr().out
     with LogitStore(tmp_path, "a", CLASSES) as store:  # what was kept is sound
-        assert store.get(KEYS)[0].sum() == 700
+        assert known(store).sum() == 700
 
 
 def test_a_table_asked_for_something_else_says_so(tmp_path: Path) -> None:

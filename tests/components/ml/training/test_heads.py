@@ -32,6 +32,7 @@ from transformers import (
 from components.errors import UserError
 from components.ml.models.scoring import load_classifier
 from components.ml.models.storage import load_base, save
+from components.ml.tasks.table import TASKS
 from components.ml.training.heads import head_parameters, is_causal, language_model, task_model
 
 SIZE: dict[str, Any] = {
@@ -121,10 +122,10 @@ def test_words_are_predicted_with_the_targets_embeddings_where_the_config_ties_t
 
 @pytest.mark.parametrize("kind", ["text-classification", "token-classification"])
 @pytest.mark.parametrize("name", ALL)
-def test_another_task_has_its_own_head_over_the_same_encoder(name: str, kind: Any) -> None:
+def test_another_task_has_its_own_head_over_the_same_encoder(name: str, kind: str) -> None:
     model = target(ALL[name])
     before = model(**batch()).logits
-    other = task_model(model, kind, ["a", "b", "c"])
+    other = task_model(model, TASKS[kind], ["a", "b", "c"])
     assert other.base_model is model.base_model
     assert other.config.id2label == {0: "a", 1: "b", 2: "c"}
     assert model.config.num_labels == 2
@@ -196,7 +197,7 @@ def test_the_target_is_saved_as_an_ordinary_model_afterwards(tiny_encoder: Path,
     model, _ = load_base(tiny_encoder, LABELS)
     tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
     language_model(model, tiny_encoder)
-    task_model(model, "token-classification", ["o", "x"])
+    task_model(model, TASKS["token-classification"], ["o", "x"])
     save(model, tokenizer, tmp_path / "model")
     again, _ = load_classifier(tmp_path / "model")
     assert torch.equal(again(**batch()).logits, model.eval()(**batch()).logits)
@@ -216,7 +217,7 @@ def test_an_architecture_without_the_head_is_refused_by_name() -> None:
     )
     for kind in ("text-classification", "token-classification"):
         with pytest.raises(UserError, match=f"bart .* has no head for {kind}"):
-            task_model(bart, kind, ["a", "b"])
+            task_model(bart, TASKS[kind], ["a", "b"])
     with pytest.raises(UserError, match=r"bart .* has no language model"):
         language_model(bart, None)
 

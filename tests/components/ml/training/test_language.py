@@ -32,6 +32,7 @@ from transformers import (
 
 from components.errors import UserError
 from components.ml.rows.words import OUTSIDE, word_ids_of
+from components.ml.tasks.task import IGNORED
 from components.ml.training.heads import language_model
 from components.ml.training.language import (
     LanguageCollator,
@@ -39,7 +40,6 @@ from components.ml.training.language import (
     NumberedRows,
     language_metrics,
 )
-from components.ml.training.losses import IGNORED
 from components.params.phases import Mask
 
 SIZE: dict[str, Any] = {

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from components.ml.training.losses import IGNORED, ce_loss, kd_loss
+from components.ml.tasks.task import IGNORED
+from components.ml.training.losses import ce_loss, kd_loss
 
 ROWS, CLASSES, T = 12, 5, 3.0
 

@@ -15,24 +15,24 @@ from torch.utils.data import DataLoader
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
 from components.ml.rows.task_rows import TASK, TaskRows
+from components.ml.tasks.table import TASKS
+from components.ml.tasks.task import IGNORED
 from components.ml.training.batches import LengthBatches
 from components.ml.training.heads import head_parameters, task_model
-from components.ml.training.losses import IGNORED
 from components.ml.training.multitask import (
     SLOT,
     MultiTaskModel,
     MultiTaskObjective,
     Sampling,
     TaskBatches,
-    TokenLabels,
     task_counts,
     task_schedule,
-    token_metrics,
 )
 from components.ml.training.objectives import Labels
 from components.params.phases import ByTemperature, ByWeight
 
 Batch = dict[str, Any]
+TEXTS, WORDS = TASKS["text-classification"], TASKS["token-classification"]
 
 
 def models() -> MultiTaskModel:
@@ -47,15 +47,13 @@ def models() -> MultiTaskModel:
         attention_probs_dropout_prob=0.0,
     )
     target = BertForSequenceClassification(config)
-    topic = task_model(target, "text-classification", ["a", "b", "c"])
-    return MultiTaskModel(
-        {"target": target, "topic": topic, "ner": task_model(target, "token-classification", ["o", "x", "y", "z"])}
-    )
+    topic = task_model(target, TEXTS, ["a", "b", "c"])
+    return MultiTaskModel({"target": target, "topic": topic, "ner": task_model(target, WORDS, ["o", "x", "y", "z"])})
 
 
 def objective() -> MultiTaskObjective:
     weights = torch.tensor([1.0, 3.0])
-    return MultiTaskObjective({"target": Labels(class_weights=weights), "topic": Labels(), "ner": TokenLabels()})
+    return MultiTaskObjective({"target": Labels(class_weights=weights), "topic": Labels(), "ner": Labels(task=WORDS)})
 
 
 def batch_of(task: str, rows: int, seed: int = 0) -> Batch:
@@ -166,17 +164,17 @@ def test_validation_is_that_of_the_batchs_task() -> None:
     torch.testing.assert_close(found, torch.cat(parts))
     padded = np.pad(found.numpy(), ((0, 0), (0, 3)), constant_values=IGNORED)
     labels = np.pad(batch["labels"].numpy(), ((0, 0), (0, 3)), constant_values=IGNORED)
-    assert token_metrics(padded, labels)["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert WORDS.validation(padded, labels, ["o", "x", "y", "z"])["loss"] == pytest.approx(float(loss), rel=1e-5)
 
 
-def test_token_metrics_are_scikit_learns_over_the_labelled_words() -> None:
+def test_validation_of_words_is_scikit_learns_over_the_labelled_words() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     draw = np.random.default_rng(0)
     labels, predicted = draw.integers(0, 5, (40, 9)), draw.integers(0, 5, (40, 9))
     labels[draw.random(labels.shape) < 0.4] = IGNORED
     known = labels != IGNORED
     sums = np.stack([draw.random(40), known.sum(axis=1)], axis=1)
-    found = token_metrics(np.concatenate([sums, predicted], axis=1).astype(np.float32), labels)
+    found = WORDS.validation(np.concatenate([sums, predicted], axis=1).astype(np.float32), labels, list("OABCD"))
     assert found["accuracy"] == pytest.approx(metrics.accuracy_score(labels[known], predicted[known]))
     assert found["macro_f1"] == pytest.approx(metrics.f1_score(labels[known], predicted[known], average="macro"))
     assert found["loss"] == pytest.approx(sums[:, 0].sum() / known.sum(), rel=1e-5)
@@ -187,7 +185,7 @@ def test_counts_fit_into_their_slots_and_add_up() -> None:
     counts = learnt.counts(batch_of("ner", 3)) + learnt.counts(batch_of("ner", 3)) + learnt.counts(batch_of("topic", 2))
     slots = counts.reshape(3, 1 + SLOT)
     assert slots[:, 0].tolist() == [0, 1, 2]
-    assert slots[2, 1] == 2 * (batch_of("ner", 3)["labels"] != IGNORED).sum()
+    assert slots[2, 2] == 2 * (batch_of("ner", 3)["labels"] != IGNORED).sum()
 
 
 ROWS = {"target": 9000, "topic": 900, "ner": 101}
@@ -349,7 +347,7 @@ def test_a_batch_keeps_its_tasks_name_on_its_way_through_the_trainer(tmp_path: P
 
 def test_any_name_of_a_task_will_do() -> None:
     target: Any = models().model_of("target")
-    named = MultiTaskModel({"target": target, "train": task_model(target, "text-classification", ["a", "b"])})
+    named = MultiTaskModel({"target": target, "train": task_model(target, TEXTS, ["a", "b"])})
     learnt = MultiTaskObjective({"target": Labels(), "train": Labels()})
     batch = batch_of("target", 3) | {TASK: "train"}
     learnt.loss(named, batch, learnt.counts(batch)).backward()

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.ml.training.losses import IGNORED, ce_loss, kd_loss
+from components.ml.tasks.task import IGNORED
+from components.ml.training.losses import ce_loss, kd_loss
 from components.ml.training.objectives import Labels, balanced_weights
 
 ROWS, CLASSES, T = 12, 5, 3.0

@@ -17,6 +17,7 @@ from components.errors import UserError
 from components.ml.models.scoring import predict_logits
 from components.ml.models.storage import load_base, save
 from components.ml.rows.tokenised import Splits
+from components.ml.tasks.task import Reading
 from components.ml.training.phases import run_phases
 from components.params.phases import Phase
 from components.params.stages import Runtime
@@ -42,7 +43,7 @@ def train(
         history=history,
         seed=3,
         runtime=runtime,
-        max_length=32,
+        reading=Reading(32),
     )
 
 

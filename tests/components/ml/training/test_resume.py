@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from components.ml.adapters.peft_models import can_merge, merged
 from components.ml.models.storage import load_base
 from components.ml.rows.tokenised import Splits
+from components.ml.tasks.task import Reading
 from components.ml.teaching.lessons import Lessons
 from components.ml.training import checkpoints as checkpoints_module
 from components.ml.training import trainer as trainer_module
@@ -120,7 +121,7 @@ def train(kind: str, encoder: Path, splits: Path, output: Path, checkpoints: Pat
         history=output / "history.jsonl",
         seed=3,
         runtime=Runtime(threads=1),
-        max_length=32,
+        reading=Reading(32),
         lessons=Lessons(splits / "label", settings, teacher),
         base_folder=encoder,
         checkpoints=checkpoints,

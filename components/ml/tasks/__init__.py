@@ -1,0 +1,1 @@
+"""What a model can be made for: one file for each kind of task, one table that names them."""
