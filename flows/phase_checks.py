@@ -34,7 +34,15 @@ def check_phases(params: Params) -> None:
         UserError: number formats that the device lacks, metrics that aren't measured, class weights for other classes
             than the data's, terms for prompts.
     """
-    raise_all([*_formats(params), *_metrics(params), *_class_weights(params), *_prompts_under_terms(params)])
+    raise_all(
+        [
+            *_formats(params),
+            *_metrics(params),
+            *_class_weights(params),
+            *_smoothing(params),
+            *_prompts_under_terms(params),
+        ]
+    )
 
 
 def check_layers(total: int | None, params: Params, root: Path = Path()) -> None:
@@ -178,6 +186,16 @@ def _class_weights(params: Params) -> Iterator[UserError]:
                 f"{key}.class_weights: expected a weight for each of data.labels ({', '.join(labels)}), "
                 f"got {', '.join(weights) or 'none'}.",
                 "Name every class once, or use `balanced`.",
+                "parameters",
+            )
+
+
+def _smoothing(params: Params) -> Iterator[UserError]:
+    for key, phase in _running(params):
+        if phase.label_smoothing and not params.data.kind.takes_label_smoothing:
+            yield UserError(
+                f"{key}.label_smoothing: {params.data.task} has no labels to smooth, got {phase.label_smoothing:g}.",
+                "Set it to 0.",
                 "parameters",
             )
 

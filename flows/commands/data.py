@@ -27,7 +27,10 @@ def pull() -> None:
 def add(
     files: Annotated[list[Path], typer.Argument(help="CSV, TSV, JSON lines or Parquet files, or folders of shards.")],
     unlabelled: Annotated[Path | None, typer.Option(help="A file of texts without labels, for distillation.")] = None,
-    base_model: Annotated[str | None, typer.Option(help="A folder with a model in transformers' format.")] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="A folder with a model in transformers' format, or the name of one on the Hugging Face hub."),
+    ] = None,
     link: Annotated[bool, typer.Option("--link", help="Hard-link instead of copying.")] = False,
     no_validate: Annotated[bool, typer.Option("--no-validate", help="Add without asking the data gate.")] = False,
 ) -> None:

@@ -14,6 +14,7 @@ from components.loader import load_params
 from components.ml.models.folders import PICKLES, check_format, refuse_classes, trust_code
 from components.validate.formats import EXTENSIONS, column_names, count_rows
 from components.validate.reading import shards
+from flows.data.hub import is_name, snapshot
 from flows.data.suggest import suggest_section
 from flows.data.validation import judge
 from flows.repo.workspace import Workspace
@@ -49,12 +50,15 @@ def add(
             changed then.
     """
     tables = [Path(file) for file in (*files, *([unlabelled] if unlabelled else []))]
-    sources = [*tables, *([Path(base_model)] if base_model else [])]
-    targets = _targets(workspace, sources)
+    model = _model(base_model) if base_model else None
+    sources = [*tables, *([model] if model else [])]
+    # A model of a hub lies in a folder that is named by its version; here it gets its own name.
+    names = [*(_name(table) for table in tables), *([Path(str(base_model)).absolute().name] if model else [])]
+    targets = _targets(workspace, names)
     for table in tables:
         check_table(table)
-    if base_model:
-        _check_model(base_model, workspace)
+    if model:
+        _check_model(model, workspace)
     _check_place(workspace, {target.name for target in targets})
     placed = dict(zip(targets, sources, strict=True))
     if validate:
@@ -65,9 +69,12 @@ def add(
     return targets
 
 
-def _targets(workspace: Workspace, sources: list[Path]) -> list[Path]:
-    # Not resolved: in a hub cache, links have names and what they point to has hashes.
-    names = [source.absolute().name for source in sources]
+def _name(source: Path) -> str:
+    """Not resolved: in a hub cache, links have names and what they point to has hashes."""
+    return source.absolute().name
+
+
+def _targets(workspace: Workspace, names: list[str]) -> list[Path]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UserError(
@@ -97,15 +104,24 @@ def check_table(path: Path) -> None:
             raise UserError(f"{shard} is empty: it holds no rows.", "Give a file with rows.", "data")
 
 
-def _check_model(name: str, workspace: Workspace) -> None:
-    folder = Path(name)
-    if not folder.is_dir():
+def _model(name: str) -> Path:
+    """The folder of a base model, which may be one of the hub's cache.
+
+    Raises:
+        UserError: there is none, and the hub gives none.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if not is_name(name):
         raise UserError(
             f"Expected a folder with a base model in transformers' format; there is no folder {name}.",
-            "A name on the Hugging Face hub is not taken here. Download the model first "
-            f"(`hf download {name} --local-dir {folder.name}`) and give that folder.",
+            "Name a folder that is there, or a model of the Hugging Face hub: OWNER/MODEL.",
             kind="data",
         )
+    return snapshot(name)
+
+
+def _check_model(folder: Path, workspace: Workspace) -> None:
     with suppress(UserError):  # a params.yaml that can't be read trusts nobody
         trust_code(load_params(workspace.root / "params.yaml").runtime.trust_remote_code)
     refuse_classes(folder)

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from components.errors import UserError
 from components.params.card import Card
+from components.params.data import CUT
 from components.params.gate import Gate
 from components.params.project import Benchmark, Publish
 from flows import compare, notifications
@@ -125,7 +126,7 @@ class Effects:
                 gate=Gate(),
                 card=self.card,
                 runtime=None,
-                data=SimpleNamespace(max_length=8),
+                data=SimpleNamespace(max_length=8, windows=CUT),
             )
             shown = Display(self.console)
             return apply_effects(self.toy.workspace, params, self, shown, RunOptions(**options), (), outcomes)

@@ -31,6 +31,7 @@ class QuestionAnswering(Task):
     target = "answers"
     lists = ("answers",)
     least_labels = 0
+    takes_label_smoothing = False
     validated = ("loss", "exact_match", "f1")
     metrics = (
         Metric("f1", "F1"),

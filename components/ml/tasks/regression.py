@@ -28,6 +28,7 @@ class Regression(RowTask):
     least_labels = 0
     problem_type = "regression"
     validated = ("loss", "pearson", "rmse")
+    takes_label_smoothing = False
     errors = ("loss", "rmse")
     metrics = (
         Metric("pearson", "Pearson correlation", lowest=-1.0),

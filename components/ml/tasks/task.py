@@ -122,6 +122,8 @@ class Task(ABC):
     """Whether a row has one class: then rows are counted by class, and a row's logits by class."""
     rows_by_class: ClassVar[bool] = False
     """Whether the data gate counts rows by the classes that their targets name."""
+    takes_label_smoothing: ClassVar[bool] = True
+    """Whether its hard loss has a target that can be spread over other classes."""
     takes_class_weights: ClassVar[bool] = False
     """Whether the loss can weight the classes."""
 

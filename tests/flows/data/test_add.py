@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -121,7 +122,36 @@ def test_a_base_model_comes_without_pickles(toy: Toy, csv: Path, model: Path) ->
     assert kept == ["config.json", "model.safetensors", "tokenizer.json"]
 
 
-def test_a_hub_name_is_refused_with_the_way_to_download_it(toy: Toy, csv: Path) -> None:
+def test_a_model_of_the_hub_comes_from_its_cache_under_its_own_name(
+    toy: Toy, csv: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = "0123456789abcdef0123456789abcdef01234567"
+    kept = tmp_path / "hub/models--google-bert--bert-base-chinese"
+    shutil.copytree(model, kept / "snapshots" / version)
+    (kept / "refs").mkdir()
+    (kept / "refs/main").write_text(version)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    targets = add(toy.workspace, [csv], base_model="google-bert/bert-base-chinese")
+    assert targets[-1] == toy.workspace.data / "bert-base-chinese"
+    kept_files = sorted(path.name for path in targets[-1].rglob("*") if path.is_file())
+    assert kept_files == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b/c", "no such folder", "/not/there"])
+def test_what_is_neither_a_folder_nor_a_name_asks_no_hub(
+    toy: Toy, csv: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(UserError, match="there is no folder"):
+        add(toy.workspace, [csv], base_model=name)
+
+
+def test_a_hub_name_that_can_not_be_had_is_refused_with_the_way_to_download_it(
+    toy: Toy, csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="no folder google-bert/bert-base-chinese") as caught:
         add(toy.workspace, [csv], base_model="google-bert/bert-base-chinese")
     assert "hf download google-bert/bert-base-chinese --local-dir bert-base-chinese" in caught.value.remedy
