@@ -15,7 +15,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from components.errors import UserError
-from components.ml.tasks.table import TASKS
 from components.params.project import Params
 from flows.checks import check, check_groups, check_plan
 from flows.phase_checks import check_layers, check_phases, check_students_tokenizer
@@ -239,12 +238,18 @@ def test_phases_stop_early_by_what_their_tasks_are_validated_by() -> None:
 def test_weights_of_classes_are_refused_where_the_loss_has_none(task: str) -> None:
     told = refused(of_task(task), phase("finetune", class_weights="balanced"))
     assert f"finetune.phases.specific.class_weights: the loss of {task} has no weights" in told
-    if not TASKS[task].takes_label_smoothing:
-        told = refused(of_task(task), phase("finetune", label_smoothing=0.1))
-        assert f"finetune.phases.specific.label_smoothing: {task} has no labels to smooth, got 0.1" in told
     assert "weights are for text-classification, token-classification, relation-classification" in told
     weighted = raw(of_task("relation-classification"), phase("finetune", class_weights="balanced"))
     check_phases(Params.model_validate(weighted))
+
+
+@pytest.mark.parametrize("task", ["regression", "question-answering"])
+def test_smoothing_is_refused_where_there_are_no_labels_to_smooth(task: str) -> None:
+    told = refused(of_task(task), phase("finetune", label_smoothing=0.1))
+    assert f"finetune.phases.specific.label_smoothing: {task} has no labels to smooth, got 0.1" in told
+    check_phases(
+        Params.model_validate(raw(of_task("multi-label-classification"), phase("teacher", label_smoothing=0.1)))
+    )
 
 
 def test_groups_that_no_training_row_has_are_refused() -> None:
