@@ -180,15 +180,6 @@ class QuestionAnswering(Task):
             labels[row, [2 + place for place in places]] = 1
         return labels
 
-    def batch_teacher(self, teacher: Sequence[Any], ids: Tensor, at: Sequence[Sequence[int]], classes: int) -> Tensor:
-        import torch
-
-        logits = torch.full((*ids.shape, classes), float("nan"))
-        for row, (places, given) in enumerate(zip(at, teacher, strict=True)):
-            if given is not None:
-                logits[row, list(places)] = torch.tensor(given).reshape(-1, classes)
-        return logits
-
     def aligned(self, logits: Tensor | None, batch: Mapping[str, Tensor]) -> tuple[Any, Tensor, Tensor | None]:
         """Two rows for each window, over its tokens; those that can't be an answer's are as good as impossible."""
         import torch
@@ -213,14 +204,6 @@ class QuestionAnswering(Task):
         from components.ml.training.losses import ce_loss
 
         return ce_loss(logits, labels, labelled)
-
-    def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, taught: float) -> Tensor:
-        from components.ml.training.losses import kd_loss
-
-        return kd_loss(logits, teacher, temperature, taught)
-
-    def labelled(self, labels: Tensor, weights: Tensor | None) -> Tensor:
-        return (labels != IGNORED).sum().cpu().double()
 
     def found(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """The first and the last token of the best answer of each window, of shape (rows, 2)."""

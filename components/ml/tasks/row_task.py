@@ -27,6 +27,12 @@ class RowTask(Task):
     def aligned(self, logits: Tensor | None, batch: Mapping[str, Tensor]) -> tuple[Any, Tensor, Tensor | None]:
         return logits, batch["labels"], batch.get("teacher_logits")
 
+    def batch_teacher(self, teacher: Sequence[Any], ids: Tensor, at: Sequence[Sequence[int]], classes: int) -> Tensor:
+        import torch
+
+        nothing = [float("nan")] * classes
+        return torch.tensor([nothing if one is None else one for one in teacher])
+
     def found(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         return logits
 
@@ -57,23 +63,6 @@ class ClassTask(RowTask):
         from components.ml.tasks.task import IGNORED
 
         return torch.tensor([IGNORED if target is None else target for target in targets])
-
-    def hard_loss(
-        self, logits: Tensor, labels: Tensor, labelled: float, weights: Tensor | None, smoothing: float
-    ) -> Tensor:
-        from components.ml.training.losses import ce_loss
-
-        return ce_loss(logits, labels, labelled, class_weights=weights, label_smoothing=smoothing)
-
-    def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, taught: float) -> Tensor:
-        from components.ml.training.losses import kd_loss
-
-        return kd_loss(logits, teacher, temperature, taught)
-
-    def labelled(self, labels: Tensor, weights: Tensor | None) -> Tensor:
-        from components.ml.training.losses import labelled_weight
-
-        return labelled_weight(labels, weights)
 
     def validation(self, found: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, float]:
         from components.ml.statistics.metrics import classification_metrics

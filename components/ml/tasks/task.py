@@ -231,8 +231,11 @@ class Task(ABC):
         """
         import torch
 
-        nothing = [float("nan")] * classes
-        return torch.tensor([nothing if one is None else one for one in teacher])
+        logits = torch.full((*ids.shape, classes), float("nan"))
+        for row, (places, given) in enumerate(zip(at, teacher, strict=True)):
+            if given is not None:
+                logits[row, list(places)] = torch.tensor(given).reshape(-1, classes)
+        return logits
 
     @abstractmethod
     def aligned(self, logits: Tensor | None, batch: Mapping[str, Tensor]) -> tuple[Any, Tensor, Tensor | None]:
@@ -241,19 +244,27 @@ class Task(ABC):
         No logits, given as None, stay None.
         """
 
-    @abstractmethod
     def hard_loss(
         self, logits: Tensor, labels: Tensor, labelled: float, weights: Tensor | None, smoothing: float
     ) -> Tensor:
-        """The loss against true labels: the sum over labelled rows, divided by ``labelled``."""
+        """The loss against true labels, cross-entropy unless a task says otherwise: the sum over labelled rows, divided
+        by ``labelled``."""
+        from components.ml.training.losses import ce_loss
 
-    @abstractmethod
+        return ce_loss(logits, labels, labelled, class_weights=weights, label_smoothing=smoothing)
+
     def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, taught: float) -> Tensor:
-        """The loss against teacher logits: the sum over all given rows, divided by ``taught``."""
+        """The loss against teacher logits, KL divergence unless a task says otherwise: the sum over all given rows,
+        divided by ``taught``."""
+        from components.ml.training.losses import kd_loss
 
-    @abstractmethod
+        return kd_loss(logits, teacher, temperature, taught)
+
     def labelled(self, labels: Tensor, weights: Tensor | None) -> Tensor:
         """What the hard loss is averaged over; a scalar in float64."""
+        from components.ml.training.losses import labelled_weight
+
+        return labelled_weight(labels, weights)
 
     @abstractmethod
     def found(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:

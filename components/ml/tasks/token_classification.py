@@ -112,36 +112,10 @@ class TokenClassification(Task):
                 labels[row, list(places)] = torch.tensor(target).to(labels)
         return labels
 
-    def batch_teacher(self, teacher: Sequence[Any], ids: Tensor, at: Sequence[Sequence[int]], classes: int) -> Tensor:
-        import torch
-
-        logits = torch.full((*ids.shape, classes), float("nan"))
-        for row, (places, given) in enumerate(zip(at, teacher, strict=True)):
-            if given is not None:
-                logits[row, list(places)] = torch.tensor(given).reshape(-1, classes)
-        return logits
-
     def aligned(self, logits: Tensor | None, batch: Mapping[str, Tensor]) -> tuple[Any, Tensor, Tensor | None]:
         teacher = batch.get("teacher_logits")
         mine = None if logits is None else logits.flatten(0, 1)
         return mine, batch["labels"].flatten(), None if teacher is None else teacher.flatten(0, 1)
-
-    def hard_loss(
-        self, logits: Tensor, labels: Tensor, labelled: float, weights: Tensor | None, smoothing: float
-    ) -> Tensor:
-        from components.ml.training.losses import ce_loss
-
-        return ce_loss(logits, labels, labelled, class_weights=weights, label_smoothing=smoothing)
-
-    def soft_loss(self, logits: Tensor, teacher: Tensor, temperature: float, taught: float) -> Tensor:
-        from components.ml.training.losses import kd_loss
-
-        return kd_loss(logits, teacher, temperature, taught)
-
-    def labelled(self, labels: Tensor, weights: Tensor | None) -> Tensor:
-        from components.ml.training.losses import labelled_weight
-
-        return labelled_weight(labels, weights)
 
     def found(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Of each row the sum of its words' losses, their number, and the tags: of shape (rows, 2 + tokens)."""
