@@ -20,6 +20,7 @@ from components.ml.models.folders import check_folder, trust_code
 from components.params.project import Params
 from flows import checks
 from flows.tracking import models
+from flows.tracking.predictor import Predictor
 from tests.test_examples import EXAMPLES, write_data
 
 OWN = """
@@ -87,7 +88,7 @@ def test_a_trusted_model_goes_all_the_way_and_is_exported_without_its_code(param
     logged: Any = SimpleNamespace(artifact_location=str(tmp_path), model_id="m-0123456789abcdef0123456789abcdef")
     models.save(tmp_path / "saved", exported, 32, ["text"], logged, "0123456789abcdef0123456789abcdef")
     shutil.rmtree(base)
-    labels, logits = models.Predictor(str(tmp_path / "saved"), "it")(["good", "这个手机很好"])
+    labels, logits = Predictor(str(tmp_path / "saved"), "it")(["good", "这个手机很好"])
     assert (labels, logits.shape, np.isfinite(logits).all()) == (["negative", "positive"], (2, 2), True)
 
 

@@ -25,7 +25,10 @@ def pull() -> None:
 
 @app.command()
 def add(
-    files: Annotated[list[Path], typer.Argument(help="CSV, TSV, JSON lines or Parquet files, or folders of shards.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="CSV, TSV, JSON lines, Parquet, CoNLL or SQuAD JSON files, or folders of shards."),
+    ],
     unlabelled: Annotated[Path | None, typer.Option(help="A file of texts without labels, for distillation.")] = None,
     base_model: Annotated[
         str | None,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 
+from components.ml.models.folders import context_length
 from components.ml.tasks.multi_label import MultiLabelClassification
 from components.ml.tasks.regression import Regression
 from components.ml.tasks.table import DEFAULT
@@ -17,6 +18,8 @@ from components.validate.formats import column_names
 from components.validate.reading import shards
 from flows.data import kinds
 
+MAX_LENGTH = 128
+"""Tokens of a row that are read unless params.yaml says otherwise."""
 # Words in a file's name, and names of columns, that tell what it holds; the first that is found counts.
 SPLITS = {
     "train": {"train", "training"},
@@ -71,7 +74,8 @@ def suggest_section(paths: Sequence[Path], unlabelled: Path | None = None) -> st
     doubt = f"guessed: check {' and '.join(guessed)}; " if guessed else ""
     lines.append(f"  columns: {{{pairs}}}  # {doubt}found: {', '.join(map(_plain, found))}")
     windows = "  windows: {stride: null, pooling: mean}"
-    section = ["data:", *lines, "  labels: null", "  max_length: 128", windows, "  models: {}", ""]
+    length = f"  max_length: {_max_length(models)}"
+    section = ["data:", *lines, "  labels: null", length, windows, "  models: {}", ""]
     return "\n".join([*section, *_other_sections(models, columns["group"])])
 
 
@@ -101,6 +105,12 @@ def _task(
     """As ``_read`` says it, with the target's column under the name of its role."""
     named = {task.target if role == "label" else role: column for role, column in columns.items()}
     return task.name, found, named | {task.target: target}, [role for role in guessed if role != "label"]
+
+
+def _max_length(models: Sequence[Path]) -> int:
+    """`MAX_LENGTH`, or what the base model can read at most."""
+    limit = context_length(models[-1]) if models else None
+    return min(MAX_LENGTH, limit or MAX_LENGTH)
 
 
 def _other_sections(models: Sequence[Path], group: str | None) -> list[str]:

@@ -23,7 +23,7 @@ from components.ml.tasks.table import DEFAULT, TASKS
 from components.ml.tasks.task import Task
 from flows.inference import log
 from flows.inference.rows import Rows
-from flows.tracking.models import Predict
+from flows.tracking.predictor import Predict
 
 if TYPE_CHECKING:
     import pyarrow as pa

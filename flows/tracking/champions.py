@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UserError
-from flows.tracking import cards, models, registry, runs, store
+from flows.tracking import cards, predictor, registry, runs, store
 from flows.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Champions:
         return next((version for version in self.versions() if alias in version.aliases), None)
 
     @contextlib.contextmanager
-    def loaded(self, version: Version) -> Iterator[models.Predictor]:
+    def loaded(self, version: Version) -> Iterator[predictor.Predictor]:
         """The model of a version.
 
         Raises:
@@ -71,8 +71,8 @@ class Champions:
         with contextlib.ExitStack() as stack:
             with self._client() as client:
                 place = self._place(client, version)
-                path = stack.enter_context(models.downloaded(client, place))
-            yield models.Predictor(path, f"version {version.number}")
+                path = stack.enter_context(predictor.downloaded(client, place))
+            yield predictor.Predictor(path, f"version {version.number}")
 
     def check_files(self, version: Version) -> None:
         """See to it that the version's files are there.

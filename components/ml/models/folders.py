@@ -61,7 +61,7 @@ def check_format(folder: Path, max_length: int | None = None, key: str = BASE) -
         UserError: the folder isn't in transformers' format, holds no safetensors weights or no tokenizer, or the
             model's context is shorter than ``max_length``.
     """
-    positions = _positions(_config(folder, key))
+    positions = context_length(folder, key)
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise _refused(
             f"The model {folder} ({key}) has no {WEIGHTS[0]}.",
@@ -184,6 +184,15 @@ def _config(folder: Path, key: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise _refused(f"{path} is not a JSON object, but {config!r:.40}.", remedy)
     return config
+
+
+def context_length(folder: Path, key: str = BASE) -> int | None:
+    """How many tokens the model in a folder can read; None if it names no limit.
+
+    Raises:
+        UserError: the folder isn't in transformers' format.
+    """
+    return _positions(_config(folder, key))
 
 
 def _positions(config: dict[str, Any]) -> int | None:

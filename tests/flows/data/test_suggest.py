@@ -82,3 +82,13 @@ def test_a_number_of_many_values_is_a_score_and_one_of_few_a_class(tmp_path: Pat
 def test_all_else_is_a_class_of_a_text(tmp_path: Path) -> None:
     data = suggested(tmp_path / "train.csv", "text,label\n好,1\n差,0\n")
     assert (data.task, columns(data)) == ("text-classification", {"text": "text", "label": "label"})
+
+
+def test_the_length_is_what_the_base_model_can_read(tmp_path: Path) -> None:
+    model = tmp_path / "short"
+    model.mkdir()
+    (tmp_path / "train.csv").write_text("text,label\n好,1\n", encoding="utf-8")
+    for positions, length in ((64, 64), (512, 128), (None, 128)):
+        (model / "config.json").write_text(json.dumps({"max_position_embeddings": positions}))
+        section = suggest_section([tmp_path / "train.csv", model])
+        assert YAML(typ="safe").load(section)["data"]["max_length"] == length

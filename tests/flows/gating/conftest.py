@@ -23,7 +23,7 @@ from components.params.project import Params
 from flows.gating import gate
 from flows.repo.workspace import Workspace
 from flows.tracking.champions import CANDIDATE, CHAMPION, PREVIOUS, Version
-from flows.tracking.models import Predict
+from flows.tracking.predictor import Predict
 
 SAMPLE = Path(__file__).parents[2] / "params.yaml"
 LABELS = ["negative", "positive"]

@@ -16,7 +16,7 @@ import pytest
 
 from flows.gating import champion
 from flows.gating.champion import Scored, score
-from flows.tracking.models import Predict
+from flows.tracking.predictor import Predict
 
 LABELS = ["negative", "正面"]
 

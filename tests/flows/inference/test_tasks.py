@@ -31,6 +31,7 @@ from flows.inference import loading, log, rows, scoring
 from flows.inference.rows import Rows
 from flows.inference.scoring import Model, Settings, score_file
 from flows.tracking import models
+from flows.tracking.predictor import Predictor
 from tests.task_models import INPUTS, LABELS, save_task_model
 
 OTHERS = [task for task in TASKS if task != DEFAULT]
@@ -207,7 +208,7 @@ def test_the_version_in_use_says_what_it_does(
     source = save_task_model(tmp_path / "source", tiny_encoder, task)
     logged: Any = SimpleNamespace(artifact_location=str(tmp_path), model_id="m-0123456789abcdef0123456789abcdef")
     models.save(tmp_path / "model", source, 24, ["text", "text_pair"], logged, "0123456789abcdef0123456789abcdef")
-    predictor = models.Predictor(str(tmp_path / "model"), "version 3")
+    predictor = Predictor(str(tmp_path / "model"), "version 3")
     champions = SimpleNamespace(name="answers", loaded=lambda _: contextlib.nullcontext(predictor))
     monkeypatch.setattr(loading, "Champions", lambda *_: champions)
     monkeypatch.setattr(loading, "choose", lambda *_: SimpleNamespace(number="3", content="abc"))

@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from components.errors import UserError
 from components.ml.models.scoring import load_classifier, predict_logits
 from flows.tracking import models
+from flows.tracking.predictor import Predictor
 
 PAIRS = [("good phone", "这个手机很好"), ("bad", "awful film " * 30), ("", "story")]
 RUN = "0123456789abcdef0123456789abcdef"
@@ -63,7 +64,7 @@ def test_pairs_come_in_every_form_and_give_the_logits_of_the_evaluation(loaded: 
 
 
 def test_a_predictor_knows_that_it_reads_pairs(saved: Path, source: Path) -> None:
-    predictor = models.Predictor(str(saved), "version 3")
+    predictor = Predictor(str(saved), "version 3")
     assert predictor.paired
     labels, logits = predictor(PAIRS)
     assert labels == ["LABEL_0", "LABEL_1"]

@@ -32,6 +32,7 @@ from components.ml.tasks.table import DEFAULT, TASKS
 from components.ml.tasks.task import Reading
 from components.params.data import CUT, Windows
 from flows.tracking import models, store
+from flows.tracking.predictor import Predictor
 from flows.tracking.record import ModelRecord, PipelineRecord
 from flows.tracking.tracker import Tracker
 from tests.task_models import INPUTS, LABELS, LONG, save_task_model, save_tiny_onnx
@@ -84,7 +85,7 @@ def test_a_predictor_gives_the_logits_of_the_evaluation(
     name: str, windows: Windows, folders: dict[str, Path], saved: Callable[..., Path]
 ) -> None:
     task = name.removeprefix("onnx ")
-    predictor = models.Predictor(str(saved(name, windows)), "version 1")
+    predictor = Predictor(str(saved(name, windows)), "version 1")
     labels, found = predictor.rows(INPUTS[task])
     expected = evaluated(folders[name], INPUTS[task], windows)
     assert (predictor.task, labels) == (task, LABELS[task])
@@ -228,7 +229,7 @@ def test_what_a_task_does_not_read_is_refused_with_its_number(
 
 def test_pairs_of_other_tasks_are_read(folders: dict[str, Path], saved: Callable[..., Path]) -> None:
     pairs: list[Input] = [("a good film", "bad"), ("", LONG)]
-    predictor = models.Predictor(str(saved("regression", CUT, ("text", "text_pair"))), "version 1")
+    predictor = Predictor(str(saved("regression", CUT, ("text", "text_pair"))), "version 1")
     expected = evaluated(folders["regression"], pairs, CUT)
     np.testing.assert_allclose(np.concatenate(predictor.rows(pairs)[1]), np.concatenate(expected), atol=1e-5)
     with pytest.raises(UserError, match="reads pairs of texts; got single texts"):
