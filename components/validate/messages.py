@@ -13,11 +13,14 @@ def failed(verdicts: Sequence[Mapping[str, Any]], severity: str) -> list[Mapping
     return [verdict for verdict in verdicts if verdict["severity"] == severity and verdict["passed"] is False]
 
 
-def lines(verdict: Mapping[str, Any]) -> Iterator[str]:
-    """What a failed rule found, a line for each split or class, with an example where there is one."""
+def lines(verdict: Mapping[str, Any], target: str) -> Iterator[str]:
+    """What a failed rule found, a line for each split or class, with an example where there is one.
+
+    ``target`` is the role of what is to be predicted, such as label or score.
+    """
     for finding in verdict["findings"]:
         examples = [example for example in verdict["examples"] if example["what"] == finding["what"]]
-        yield f"{verdict['rule']}: {finding['says']}" + (f"; see {_example(examples[0])}" if examples else "")
+        yield f"{verdict['rule']}: {finding['says']}" + (f"; see {_example(examples[0], target)}" if examples else "")
 
 
 def share_sentence(check: Check, outcome: Outcome, max_share: float, named: Mapping[str, int]) -> str:
@@ -38,9 +41,9 @@ def class_sentence(found: Mapping[str, Any], bound: Mapping[str, float], split: 
     )
 
 
-def _example(example: Mapping[str, Any]) -> str:
+def _example(example: Mapping[str, Any], target: str) -> str:
     shown = "no text" if example["text"] is None else repr(example["text"][:60])
-    label = f" (label {example['label'][:60]!r})" if example["label"] is not None else ""
+    told = f" ({target} {example['label'][:60]!r})" if example["label"] is not None else ""
     like = example.get("like")
     also = f", like row {like['row']} of {like['file']}" if like else ""
-    return f"row {example['row']} of {example['file']}{label}: {shown}{also}"
+    return f"row {example['row']} of {example['file']}{told}: {shown}{also}"

@@ -30,7 +30,7 @@ def render(verdicts: Mapping[str, Any], *, docs: bool = False) -> str:
         _headline(verdicts, failing),
         _tiles(verdicts["summary"]),
         *(["<h2>What was found</h2>"] if failing else []),
-        *map(_finding, sorted(failing, key=lambda rule: rule["severity"] != "error")),
+        *(_finding(rule, verdicts["target"]) for rule in sorted(failing, key=lambda rule: rule["severity"] != "error")),
         "<h2>All rules</h2>" + _rules(verdicts["rules"]),
         *_shares("Classes", verdicts["summary"]["classes"]),
         *_shares("Groups", verdicts["summary"]["groups"]),
@@ -88,12 +88,12 @@ def _made(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _finding(rule: Mapping[str, Any]) -> str:
+def _finding(rule: Mapping[str, Any], target: str) -> str:
     says = "".join(f"<p>{escape(finding['says'])}</p>" for finding in rule["findings"])
     examples = rule["examples"]
     shown = ""
     if examples:
-        heads = ("File", "Row", "Label", "Tokens", "Text") + (("Like",) if _has_like(examples) else ())
+        heads = ("File", "Row", target.capitalize(), "Tokens", "Text") + (("Like",) if _has_like(examples) else ())
         shown = table(heads, [_example_cells(example, _has_like(examples)) for example in examples])
     return (
         f'<section class="card verdict {rule["severity"]}"><h3>{escape(rule["rule"])} {_pill(rule)}</h3>{says}{shown}'

@@ -96,13 +96,24 @@ def _schema(name: str, rule: Rule, context: Context) -> Iterator[Check]:
 
 
 def _flag(column: str, what: str, labelled: bool = False, near: bool = False) -> _Builder:
-    """A builder of checks that a yes-or-no fact of a row is mostly "no"; ``near`` if it is about two rows alike."""
+    """A builder of checks that a yes-or-no fact of a row is mostly "no"; ``near`` if it is about two rows alike.
+
+    ``what`` may speak of ``{a_target}`` or ``{another_target}``.
+    """
 
     def build(name: str, rule: Rule, context: Context) -> Iterator[Check]:
+        told = what.format_map(_articles(context.data.kind.target))
         for split in context.labelled if labelled else context.splits:
-            yield _flag_check(name, rule, split, column, f"rows of {split} {what}", split if near else None)
+            yield _flag_check(name, rule, split, column, f"rows of {split} {told}", split if near else None)
 
     return build
+
+
+def _articles(target: str) -> dict[str, str]:
+    """A label and another label; or tags and other tags."""
+    if target.endswith("s"):
+        return {"a_target": target, "another_target": f"other {target}"}
+    return {"a_target": f"a {target}", "another_target": f"another {target}"}
 
 
 def _across(fact: str, what: str) -> _Builder:
@@ -173,7 +184,7 @@ def _mostly(rule: Rule) -> float:
 _BUILDERS: dict[str, _Builder] = {
     "schema": _schema,
     "missing_text": _flag("missing_text", "without a text"),
-    "missing_label": _flag("missing_label", "without a label", labelled=True),
+    "missing_label": _flag("missing_label", "without {a_target}", labelled=True),
     "blank_text": _flag("blank", "whose text is blank"),
     "known_label": _known_label,
     "sound_rows": _flag("faulty", "that can't be used"),
@@ -182,7 +193,7 @@ _BUILDERS: dict[str, _Builder] = {
     "truncated": _truncated,
     "duplicates": _flag("duplicate", "that repeat an earlier text", near=True),
     "conflicting_labels": _flag(
-        "conflicting", "whose text also stands there with another label", labelled=True, near=True
+        "conflicting", "whose text also stands there with {another_target}", labelled=True, near=True
     ),
     "leakage": _across("stands", "whose text also stands in"),
     "shared_texts": _across("text", "one of whose texts also stands in a pair of"),

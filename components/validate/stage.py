@@ -131,11 +131,11 @@ def _near(database: duckdb.DuckDBPyConnection, data: Data) -> dict[str, Any] | N
 
 def _stop_or_warn(verdicts: dict[str, Any]) -> None:
     for verdict in failed(verdicts["rules"], "warning"):
-        for line in lines(verdict):
+        for line in lines(verdict, verdicts["target"]):
             print(f"warning: {line}")
     broken = failed(verdicts["rules"], "error")
     if broken:
-        listed = "\n".join(f"  {line}" for verdict in broken for line in lines(verdict))
+        listed = "\n".join(f"  {line}" for verdict in broken for line in lines(verdict, verdicts["target"]))
         count = f"{len(broken)} rule{'s' * (len(broken) > 1)}"
         raise UserError(
             f"The data gate stopped the run; the data breaks {count}:\n{listed}",

@@ -59,9 +59,9 @@ def judge(
     """The verdict on every rule, those that are off included, from the outcomes of its checks.
 
     Returns:
-        ``passed`` (no rule of severity error failed), ``expectations`` (how many were evaluated), ``labels`` and
-        ``rules``: a list of rule, severity, passed (null if nothing was checked), bound, observed (the worst),
-        checks, findings and examples.
+        ``passed`` (no rule of severity error failed), ``expectations`` (how many were evaluated), ``labels``,
+        ``target`` (the role of what is to be predicted) and ``rules``: a list of rule, severity, passed (null if
+        nothing was checked), bound, observed (the worst), checks, findings and examples.
     """
     pairs = list(zip(checks, outcomes, strict=True))
     verdicts = [
@@ -72,6 +72,7 @@ def judge(
         "passed": not any(found["severity"] == "error" and found["passed"] is False for found in verdicts),
         "expectations": len(checks),
         "labels": list(context.labels),
+        "target": context.data.kind.target,
         "rules": verdicts,
     }
 

@@ -47,6 +47,7 @@ PAIRS = {
     "question1": "question2",
     "text1": "text2",
     "text_a": "text_b",
+    "sentence_a": "sentence_b",
     "text": "text_pair",
     "query": "passage",
 }

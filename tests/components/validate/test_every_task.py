@@ -274,8 +274,22 @@ def test_rows_without_targets_are_refused(folder: Any, base_model: Path) -> None
     unscored = {"text": "a", "text_pair": "b", "score": float("nan")}
     folder.write_rows("test", [*rows_of("regression", "test", 20), unscored])
     message = refused(folder, base_model, section(folder, "regression"))
-    assert "missing_label: 1 of 21 rows of test without a label" in message
+    assert "missing_label: 1 of 21 rows of test without a score" in message
     assert "row 20 of data/test.jsonl" in message
+
+
+@pytest.mark.parametrize(
+    ("task", "other", "named"),
+    [("regression", 9.5, "another score"), ("token-classification", ["O"] * 5, "other tags")],
+)
+def test_messages_call_the_target_by_its_name(folder: Any, base_model: Path, task: str, other: Any, named: str) -> None:
+    write(folder, task, train=40, validation=20, test=20)
+    rows, target = rows_of(task, "train", 40), TASKS[task].target
+    folder.write_rows("train", [*rows, rows[0] | {target: other}])
+    rules = LENIENT | {"conflicting_labels": {"severity": "error", "max_share": 0.0}}
+    message = refused(folder, base_model, section(folder, task), rules)
+    assert f"whose text also stands there with {named} (" in message
+    assert f"of data/train.jsonl ({target} '" in message
 
 
 @pytest.mark.parametrize("task", list(ROWS))

@@ -27,6 +27,7 @@ def verdicts() -> dict[str, Any]:
         "passed": False,
         "expectations": 3,
         "labels": ["<b>", "好"],
+        "target": "label",
         "rules": [
             {"rule": "blank_text", "severity": "error", "passed": True, **kept},
             {"rule": "truncated", "severity": "off", "passed": None, **kept},

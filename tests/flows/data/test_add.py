@@ -382,6 +382,7 @@ def test_without_a_base_model_the_teacher_keeps_its_own(toy: Toy, csv: Path) -> 
     ("names", "columns"),
     [
         (["premise", "hypothesis", "label"], "text: premise, text_pair: hypothesis, label: label"),
+        (["sentence_A", "sentence_B", "label"], "text: sentence_A, text_pair: sentence_B, label: label"),
         (["Sentence_1", "Sentence_2", "gold_label"], "text: Sentence_1, text_pair: Sentence_2, label: gold_label"),
         (["text", "label"], "{text: text, label: label"),
     ],
