@@ -41,6 +41,12 @@ def class_sentence(found: Mapping[str, Any], bound: Mapping[str, float], split: 
     )
 
 
+def classes_sentence(check: Check, outcome: Outcome, small: Sequence[Mapping[str, Any]]) -> str:
+    """How many classes are too small, and the first ``small`` ones with their rows."""
+    listed = ", ".join(f"{found['label']!r} ({found['rows']:,})" for found in small)
+    return f"{outcome.failing:,} {check.what}: {listed}" + (", ..." if len(small) < outcome.failing else "")
+
+
 def _example(example: Mapping[str, Any], target: str) -> str:
     shown = "no text" if example["text"] is None else repr(example["text"][:60])
     told = f" ({target} {example['label'][:60]!r})" if example["label"] is not None else ""

@@ -11,7 +11,7 @@ import pyarrow as pa
 from components.validate.classes import class_counts, unknown_names
 from components.validate.database import shown
 from components.validate.faults import faults_of
-from components.validate.messages import class_sentence, share_sentence
+from components.validate.messages import class_sentence, classes_sentence, share_sentence
 from components.validate.rules import Check, Context, Outcome, bound, rule_settings
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def judge(
     }
 
 
+_CLASSES_ONE_BY_ONE = 3
+"""Of more classes that are too small, one sentence tells."""
 _Pairs = Sequence[tuple[Check, Outcome]]
 
 
@@ -126,9 +128,13 @@ def _findings(
     if check.rule == "sound_rows":
         yield from _faults(database, check, context)
     elif check.frame == "classes":
-        for found in class_counts(database, check.split):
-            if found["label"] in outcome.breaking:
-                yield {"what": check.what, "says": class_sentence(found, bound(rule), check.split)}
+        small = [found for found in class_counts(database, check.split) if found["label"] in outcome.breaking]
+        said = (
+            [class_sentence(found, bound(rule), check.split) for found in small]
+            if outcome.failing <= _CLASSES_ONE_BY_ONE
+            else [classes_sentence(check, outcome, small)]
+        )
+        yield from ({"what": check.what, "says": sentence} for sentence in said)
     elif "column" in check.arguments:
         named = _named(database, check)
         yield {"what": check.what, "says": share_sentence(check, outcome, bound(rule)["max_share"], named)}

@@ -20,6 +20,8 @@ from components.validate.formats import kind_of, values
 LOOKED_AT = 1000
 MANY = 20
 """A numeric target with more different values than this among the rows looked at is no class."""
+STRAYS = 0.05
+"""The share of a numeric target that may be no number: the gate tells of these rows."""
 WORDS = ("tokens", "words")
 TAGS = ("tags", "ner_tags", "ner", "pos_tags", "pos", "labels")
 _MARKED = re.compile(r"<e1>.+</e1>|<e2>.+</e2>", re.DOTALL)
@@ -49,8 +51,10 @@ def of_texts(path: Path, text: str | None, target: str | None) -> str | None:
         return RelationClassification.name
     if target is None:
         return None
-    numbers = [_number(value) for value in _column(path, target)]
-    return Regression.name if None not in numbers and len(set(numbers)) > MANY else None
+    given = _column(path, target)
+    numbers = {number for value in given if (number := _number(value)) is not None}
+    strays = sum(_number(value) is None for value in given)
+    return Regression.name if len(numbers) > MANY and strays <= STRAYS * len(given) else None
 
 
 def _first_of_lists(path: Path, found: Sequence[str], names: Sequence[str]) -> str | None:

@@ -312,3 +312,15 @@ def test_labels_and_columns_are_escaped_in_the_data_docs_too(folder: Any, base_m
     assert any("&lt;script&gt;标签" in page for page in pages)
     assert not any("<script>" + data in page for page in pages for data in ("c", "标签", "类"))
     assert "the class '<script>类' has 0 rows in test" in verdict(folder, "rows_per_class")["findings"][-1]["says"]
+
+
+def test_many_small_classes_are_one_message(folder: Any, base_model: Path) -> None:
+    rows = sound_rows()
+    for number, row in enumerate(rows["train"][:15]):
+        row["label"] = f"罕见{number:02}"
+    with pytest.raises(UserError) as caught:
+        validate(folder, base_model, rows)
+    (line,) = [line for line in caught.value.message.splitlines() if "rows_per_class" in line and "train" in line]
+    assert "15 classes of train with fewer than" in line
+    assert "'罕见00' (1), " in line
+    assert line.endswith(", ...")

@@ -79,6 +79,12 @@ def test_a_number_of_many_values_is_a_score_and_one_of_few_a_class(tmp_path: Pat
     assert data.columns.of("score" if task == "regression" else "label") == "score"
 
 
+def test_a_score_may_have_a_few_strays_for_the_gate_to_tell_of(tmp_path: Path) -> None:
+    for strays, task in ((2, "regression"), (10, "text-classification")):
+        rows = [f"文{number},{'high' if number < strays else number / 8}\n" for number in range(60)]
+        assert suggested(tmp_path / "train.csv", "text,score\n" + "".join(rows)).task == task
+
+
 def test_all_else_is_a_class_of_a_text(tmp_path: Path) -> None:
     data = suggested(tmp_path / "train.csv", "text,label\n好,1\n差,0\n")
     assert (data.task, columns(data)) == ("text-classification", {"text": "text", "label": "label"})
