@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from components.plots import LOOKS, ticks
 from flows.reporting.evidence import Evidence
@@ -16,6 +17,7 @@ from flows.tracking.headline import ACCURACY, capital, share
 
 COSTS = {"megabytes": ("size in MB", "MB"), "latency_p50_ms": ("median latency of one text in ms", "ms")}
 PARETO = 2.75  # inches of height
+TICKS = 7  # as many numbers have room below an axis
 LINE = 0.13  # inches from one line of a label to the next
 
 
@@ -115,12 +117,23 @@ def _apart(wanted: Mapping[str, float], rooms: Mapping[str, float], height: floa
 
 
 def _log_scale(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic scale with some numbers on it, however narrow the range."""
+    """A logarithmic scale with some numbers on it, however narrow or wide the range."""
     axes.set_xscale("log")
-    low, high = min(values), max(values)
-    axes.set_xlim(low / 1.35, high * 1.35)
-    subs = (1.0, 2.0, 5.0) if high / low > 3 else tuple(np.arange(1.0, 10.0))
-    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    low, high = min(values) / 1.35, max(values) * 1.35
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator(_round_numbers(low, high)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """Round numbers between the two, no closer on a logarithmic scale than their names have room."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    multiples = (1, 2, 5) if high / low > 5 else range(1, 10)
+    apart = (high / low) ** (1 / TICKS)
+    found: list[float] = []
+    for number in (multiple * 10.0**decade for decade in decades for multiple in multiples):
+        if low <= number <= high and (not found or number >= found[-1] * apart):
+            found.append(number)
+    return found

@@ -116,6 +116,14 @@ def export(evidence: Evidence) -> Iterator[str]:
     tried = evidence.export.get("int8", {}).get("tried", {})
     key = evidence.headline.key
     if all(key in tried.get(name, {}) for name in (chosen, "float")):
+        if chosen == "float":
+            best = max(tried[name][key] for name in tried if name != "float")
+            yield (
+                f"As int8 the model lost more than export.tolerance on the validation rows ({evidence.headline.name} "
+                f"{share(evidence.headline, best)} for {share(evidence.headline, tried['float'][key])} in float32), so "
+                "the float32 file stands in for it."
+            )
+            return
         scores = [share(evidence.headline, tried[name][key]) for name in (chosen, "float")]
         yield (
             f"For int8 the weights' scales {chosen.replace('_', ' ')} were taken, by the validation rows: "

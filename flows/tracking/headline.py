@@ -49,8 +49,8 @@ def share(metric: Metric, value: float) -> str:
 
 
 def change(metric: Metric, value: float) -> str:
-    """A difference with its sign."""
-    return f"{100 * value:+.1f}" if metric.percent else f"{value:+.3f}"
+    """A difference with its sign; one that rounds to nothing has a plus."""
+    return f"{round(100 * value, 1) + 0.0:+.1f}" if metric.percent else f"{round(value, 3) + 0.0:+.3f}"
 
 
 def unit(metric: Metric) -> str:

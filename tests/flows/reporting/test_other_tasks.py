@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from components.ml.tasks.table import TASKS
 from components.params.project import Params
 from components.plots import validated
 from flows.repo.workspace import Workspace
-from flows.reporting import card, page
+from flows.reporting import card, page, words
 from flows.reporting.evidence import Evidence, Origin, gather
 from tests.flows import of_tasks
 from tests.flows.reporting.test_card import head
@@ -72,6 +73,21 @@ def test_the_page_tells_the_headline_of_the_task(of_a_task: Made, task: str) -> 
     assert f"{capital} on all rows, 60 rows, with intervals: teacher" in alts
     assert f"Gains in {headline.name} with intervals" in alts
     assert "on the validation rows 71.0% at step 10" in alts
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ("per_tensor", "scales per tensor were taken, by the validation rows: Pearson correlation 76.0% for 80.0% in"),
+        ("float", "lost more than export.tolerance on the validation rows (Pearson correlation 76.0% for 80.0% in"),
+    ],
+)
+def test_what_int8_took_is_said(of_a_task: Made, chosen: str, said: str) -> None:
+    tried = {name: {"pearson": score} for name, score in (("float", 0.8), ("per_tensor", 0.76), ("per_channel", 0.7))}
+    evidence = of_a_task("regression")
+    told = dataclasses.replace(evidence, export={"int8": {"chosen": chosen, "tried": tried}})
+    (line,) = words.export(told)
+    assert said in line
 
 
 @pytest.mark.parametrize("task", [task for task in of_tasks.NAMES if not TASKS[task].classes_per_row])

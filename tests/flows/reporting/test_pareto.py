@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 
-from flows.reporting.pareto import _apart, front
+import pytest
+
+from flows.reporting.pareto import TICKS, _apart, _round_numbers, front
 
 
 def model(accuracy: float, megabytes: float | None) -> dict[str, float | None]:
@@ -33,3 +36,12 @@ def test_names_have_room_and_stay_in_the_figure() -> None:
         assert found[high] - found[low] >= (rooms[low] + rooms[high]) / 2 - 1e-9
     assert found["e"] >= 0.15
     assert found["d"] <= 2.6
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.037, 0.185), (0.4, 270.0), (13.0, 122.0), (0.66, 0.75), (3.0, 4e6)])
+def test_the_numbers_of_an_axis_have_room(low: float, high: float) -> None:
+    found = _round_numbers(low, high)
+    assert 1 <= len(found) <= TICKS + 1
+    assert low <= found[0] < found[-1] <= high or len(found) == 1
+    for number, following in itertools.pairwise(found):
+        assert math.log(following / number) >= math.log(high / low) / TICKS - 1e-9
