@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> int:
 def _run(name: str) -> None:
     params = load_params()
     runtime.check()
+    runtime.collect_rarely()
     runtime.limit_threads(params.runtime.threads)
     trust_code(params.runtime.trust_remote_code)
     _settle_environment()

@@ -10,6 +10,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from components.errors import UserError, disk_full
+from components.runtime import collect_rarely
 from flows.commands import accept, commit, common, data, deploy, gate, local, monitor, run, score, sweep, verify
 from flows.runs.failures import StageFailed
 
@@ -59,6 +60,7 @@ app.add_typer(data.app, name="data")
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    collect_rarely()
     app()
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from components.runtime import collect_rarely
+
 # Before any library is imported: no network, no telemetry, one thread a process (tests run in parallel).
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -23,6 +25,8 @@ os.environ.update(
     OMP_NUM_THREADS="1",
     TOKENIZERS_PARALLELISM="false",
 )
+
+collect_rarely()
 
 GOOD = ["good", "great", "lovely", "好", "很", "棒"]
 BAD = ["bad", "awful", "broken", "差", "坏", "糟"]
