@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,12 @@ class Rows:
         return {column: option for column, option in named.items() if column is not None}
 
     @cached_property
+    def spans(self) -> list[str]:
+        """The columns that say where a text's entities are, if the task has such and the rows have all of them."""
+        roles = [role for role in self.task.optional if role in self.task.lists]
+        return roles if set(roles) <= set(self.columns) else []
+
+    @cached_property
     def worded(self) -> bool:
         """Whether the texts are given as lists of words."""
 
@@ -96,7 +103,8 @@ class Rows:
         if self.task.name == DEFAULT:
             return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
         names = serving.usual_form(self.task, PAIR in self.task.optional and len(columns) > 1)
-        return serving.read(self.task, dict(zip(names, columns, strict=True)))
+        spans = {role: [_span(value) for value in table[role].to_pylist()] for role in self.spans}
+        return serving.read(self.task, dict(zip(names, columns, strict=True)) | spans)
 
     @cached_property
     def files(self) -> list[Path]:
@@ -188,6 +196,16 @@ class Rows:
                 "Mend such rows, or leave them out.",
                 "data",
             ) from None
+
+
+def _span(value: Any) -> Any:
+    """A span that stands in a field of text, such as ``[0, 5]``, as the list it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def _is_list(kind: pa.DataType) -> bool:

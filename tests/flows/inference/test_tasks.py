@@ -106,6 +106,47 @@ def test_what_a_model_answers_stands_beside_the_rows(
     assert model.task.confidence(expected.logits) is not None or {row["score"] for row in logged} == {1.0}
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv"])
+def test_entities_may_be_named_by_their_places(suffix: str, found: Callable[[str], Model], tmp_path: Path) -> None:
+    model = found("relation-classification")
+    texts, first, second = ["the film was good", "手机很好"], [[0, 8], [3, 4]], [[13, 17], [0, 2]]
+    if suffix == "csv":
+        rows = zip(texts, first, second, strict=True)
+        lines = [f'{text},"{list(one)}","{list(other)}"\n' for text, one, other in rows]
+        path = tmp_path / "in.csv"
+        path.write_text("text,e1,e2\n" + "".join(lines), encoding="utf-8")
+    else:
+        path = write(tmp_path / f"in.{suffix}", {"text": texts, "e1": first, "e2": second})
+    scored = score(path, tmp_path / "out.parquet", model)
+    expected = model.said(["<e1>the film</e1> was <e2>good</e2>", "<e2>手机</e2>很<e1>好</e1>"])
+    assert scored["predicted_label"].to_pylist() == [answer["label"] for answer in expected.answers]
+    assert scored["predicted_score"].to_pylist() == pytest.approx([answer["score"] for answer in expected.answers])
+
+
+def test_files_of_other_formats_are_scored_as_they_are(found: Callable[[str], Model], tmp_path: Path) -> None:
+    qas = [{"id": str(n), "question": question, "answers": []} for n, question in enumerate(("was it good", "手机"))]
+    paragraphs = [{"context": "the film was good", "qas": qas}]
+    squad = tmp_path / "questions.json"
+    squad.write_text(json.dumps({"data": [{"title": "films", "paragraphs": paragraphs}]}), encoding="utf-8")
+    model = found("question-answering")
+    scored = score(squad, tmp_path / "answers.parquet", model)
+    expected = model.said([("was it good", "the film was good"), ("手机", "the film was good")]).answers
+    assert scored["predicted_answer"].to_pylist() == [answer["answer"] for answer in expected]
+    conll = tmp_path / "words.conll"
+    conll.write_text("a O\ngood O\nfilm O\n\n这 O\n个 O\n", encoding="utf-8")
+    model = found("token-classification")
+    scored = score(conll, tmp_path / "entities.parquet", model)
+    expected = model.said([["a", "good", "film"], ["这", "个"]]).answers
+    told = [[one["type"] for one in row] for row in scored["predicted_entities"].to_pylist()]
+    assert told == [[one["type"] for one in answer["entities"]] for answer in expected]
+
+
+def test_entities_outside_their_text_are_refused(found: Callable[[str], Model], tmp_path: Path) -> None:
+    path = write(tmp_path / "in.jsonl", {"text": ["good film", "bad"], "e1": [[0, 4], [0, 9]], "e2": [[5, 9], [1, 2]]})
+    with pytest.raises(UserError, match=r"row 2 is one with entities that are no spans of the text: \[0, 9\]"):
+        score(path, tmp_path / "out.parquet", found("relation-classification"))
+
+
 def test_columns_have_types_that_empty_answers_do_not_change(found: Callable[[str], Model], tmp_path: Path) -> None:
     wanted = {
         "multi-label-classification": [pa.list_(pa.string())],
