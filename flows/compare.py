@@ -139,11 +139,13 @@ def verdicts(comparison: dict[str, Any]) -> list[str]:
     """What the numbers say, in sentences: what the student keeps, what distillation gained, what tuning it gained."""
     models, gains, headline = comparison["models"], comparison["gains"], headline_of(comparison)
     score, teachers = (models[name][headline.key] for name in ("student", "teacher"))
-    share = f"{score / teachers:.1%}" if teachers > 0 else DASH
-    sentences = [
-        f"The student keeps {share} of the teacher's {headline.name} ({number(headline, score)} against "
-        f"{number(headline, teachers)}){_cheaper(models['student']['ratios'])}."
-    ]
+    ours, theirs = (number(headline, value) for value in (score, teachers))
+    kept = (
+        f"The student keeps {score / teachers:.1%} of the teacher's {headline.name} ({ours} against {theirs})"
+        if teachers > 0
+        else f"The teacher's {headline.name} is {theirs}, so there is nothing to keep; the student's is {ours}"
+    )
+    sentences = [f"{kept}{_cheaper(models['student']['ratios'])}."]
     told = _gain(gains["distillation"], comparison)
     sentences.append(f"Distillation, against the same student without it: {told}.")
     method = comparison["method"]

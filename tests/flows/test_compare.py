@@ -175,6 +175,15 @@ def test_verdicts_call_a_gain_clear_only_when_its_interval_leaves_zero_out(tmp_p
     assert everywhere.startswith("LoRA on all rows: a clear gain, +0.2 points")
 
 
+def test_of_a_teacher_that_learnt_nothing_there_is_nothing_to_keep(tmp_path: Path) -> None:
+    write(tmp_path)
+    found = comparison(tmp_path)
+    found["models"]["teacher"]["accuracy"] = 0.0
+    assert verdicts(found)[0].startswith(
+        "The teacher's accuracy is 0.0, so there is nothing to keep; the student's is 89.3"
+    )
+
+
 @pytest.mark.parametrize(
     ("points", "low", "high", "said"),
     [
