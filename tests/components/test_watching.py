@@ -133,7 +133,8 @@ def test_the_code_is_fingerprinted_before_it_is_imported(monkeypatch: pytest.Mon
         raise Reached
 
     monkeypatch.setattr(launcher, "load_params", lambda: SimpleNamespace(runtime=Runtime(threads=1)))
-    monkeypatch.setattr(launcher, "runtime", SimpleNamespace(check=lambda: None, limit_threads=lambda _: None))
+    done = dict.fromkeys(("check", "collect_rarely", "limit_threads"), lambda *_: None)
+    monkeypatch.setattr(launcher, "runtime", SimpleNamespace(**done))
     monkeypatch.setattr(launcher, "_settle_environment", lambda: None)
     monkeypatch.setattr("components.fingerprint.parts", lambda *_: happened.append("fingerprinted"))
     for name in ("Watched", "check_models"):
