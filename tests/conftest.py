@@ -33,7 +33,14 @@ BAD = ["bad", "awful", "broken", "差", "坏", "糟"]
 NEUTRAL = ["the", "phone", "film", "story", "was", "a", "it", "这", "个", "手", "机", "电", "影"]
 
 
-LONGEST_FIRST = ("tests/end_to_end/test_pipeline.py", "tests/soak/", "tests/end_to_end/", "tests/flows/sweeping/")
+LONGEST_FIRST = (
+    "tests/end_to_end/test_pipeline.py",  # which makes the project that the others below wait for
+    "tests/soak/",
+    "tests/flows/sweeping/test_sweep.py",
+    "tests/components/ml/tasks/test_models.py",
+    "tests/end_to_end/",
+    "tests/components/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
